@@ -1,0 +1,59 @@
+"""sensorimotor: from demonstrations to a moving robot.
+
+The library works without the command: `load` a trained policy, `evaluate` it on a task, `policy.sample` actions.
+Attributes are imported at first use, so that `import sensorimotor` stays fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data.episodes import Episodes, open_episodes, save_episodes
+    from .data.formats import load_dataset
+    from .data.spec import Field, Spec
+    from .policies.factory import load
+    from .policies.policy import GenerativePolicy, Policy
+    from .sim.evaluation import evaluate
+    from .sim.tasks import make_task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Episodes": ".data.episodes",
+    "open_episodes": ".data.episodes",
+    "save_episodes": ".data.episodes",
+    "load_dataset": ".data.formats",
+    "Field": ".data.spec",
+    "Spec": ".data.spec",
+    "load": ".policies.factory",
+    "GenerativePolicy": ".policies.policy",
+    "Policy": ".policies.policy",
+    "evaluate": ".sim.evaluation",
+    "make_task": ".sim.tasks",
+}
+
+__all__ = [
+    "Episodes",
+    "Field",
+    "GenerativePolicy",
+    "Policy",
+    "Spec",
+    "evaluate",
+    "load",
+    "load_dataset",
+    "make_task",
+    "open_episodes",
+    "save_episodes",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(
+            f"module 'sensorimotor' has no attribute {name!r}; it offers {', '.join(__all__)}"
+        )
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

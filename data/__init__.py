@@ -1,0 +1,1 @@
+"""Specs, episodes, windows, normalisers and file formats. Imports nothing of ours."""

@@ -1,0 +1,72 @@
+"""Files and folders that appear whole or not at all."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries to disk, so that a rename inside it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success it takes its place, on error it is removed.
+
+    An existing `target` is replaced by one rename: a reader sees the old folder or the new one. The old one is
+    moved aside first under a hidden name; after a crash between the two renames, `recover_folder` puts it back.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync_folder(path) if path.is_dir() else _sync_file(path)
+        sync_folder(temporary)
+        aside = target.with_name(f".{target.name}.previous")
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(target, aside)
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        recover_folder(target)
+        raise
+
+
+def recover_folder(target: Path) -> None:
+    """Put back the previous version of a folder whose replacement was cut short."""
+    aside = target.with_name(f".{target.name}.previous")
+    if aside.exists() and not target.exists():
+        os.replace(aside, target)
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it takes its place, on error it is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix is kept: some writers choose the format, or add a suffix, by the name.
+    temporary = target.with_name(f".{os.getpid()}.{target.name}")
+    try:
+        yield temporary
+        _sync_file(temporary)
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
