@@ -1,0 +1,62 @@
+"""95 % confidence intervals for what is reported: success rates and means over episodes or seeds."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.16, 2.145, 2.131)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate with its 95 % interval and the number of observations behind it."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def percent(self) -> str:
+        """`82.0 % [68.8, 90.6]`."""
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def decimal(self) -> str:
+        """`0.950 [0.941, 0.959]`."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def wilson(successes: int, count: int) -> Interval:
+    """Wilson's score interval of a proportion; sensible at 0 and 1, where the normal one has no width.
+
+    Source: E. B. Wilson, JASA 22 (1927).
+    """
+    if count < 1 or not 0 <= successes <= count:
+        raise DataError(
+            f"a proportion needs 0 <= successes <= count with count >= 1, got {successes} of {count}"
+        )
+    p, z2 = successes / count, _Z * _Z
+    centre = (p + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z / (1 + z2 / count) * math.sqrt(p * (1 - p) / count + z2 / (4 * count * count))
+    # The bounds are exactly 0 and 1 at the ends, up to rounding.
+    return Interval(
+        p, 0.0 if successes == 0 else centre - half, 1.0 if successes == count else centre + half, count
+    )
+
+
+def mean_interval(values: Sequence[float] | NDArray[np.floating]) -> Interval:
+    """Student's t interval of a mean; infinite for a single value."""
+    x = np.asarray(values, dtype=np.float64)
+    if x.size == 0 or not np.isfinite(x).all():
+        raise DataError(f"a mean needs one or more finite values, got {x.tolist()[:8]}")
+    mean = float(x.mean())
+    if x.size == 1:
+        return Interval(mean, -math.inf, math.inf, 1)
+    quantile = _T[x.size - 2] if x.size - 2 < len(_T) else _Z + 2.4 / (x.size - 2)
+    half = quantile * float(x.std(ddof=1)) / math.sqrt(x.size)
+    return Interval(mean, mean - half, mean + half, int(x.size))

@@ -1,0 +1,55 @@
+"""Confidence intervals against textbook numbers and limit cases."""
+
+import math
+
+import pytest
+
+from sensorimotor.data.errors import DataError
+from sensorimotor.data.intervals import mean_interval, wilson
+
+
+def test_wilson_matches_a_worked_example() -> None:
+    """81 of 263 (Newcombe, Statistics in Medicine 17, 1998): 0.2553 to 0.3662."""
+    interval = wilson(81, 263)
+    assert interval.low == pytest.approx(0.2553, abs=1e-4)
+    assert interval.high == pytest.approx(0.3662, abs=1e-4)
+
+
+def test_wilson_keeps_a_width_at_the_ends() -> None:
+    """0 of 20 and 20 of 20 mirror each other; Newcombe gives 0.1611 for 0 of 20."""
+    none, all_ = wilson(0, 20), wilson(20, 20)
+    assert none.low == 0.0
+    assert all_.high == 1.0
+    assert none.high == pytest.approx(0.1611, abs=1e-4)
+    assert all_.low == pytest.approx(1 - none.high)
+
+
+def test_t_interval_of_three_seeds() -> None:
+    """Mean 2, standard deviation 1, n = 3: half width 4.303 / sqrt 3."""
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval.value == 2.0
+    assert interval.high - 2.0 == pytest.approx(4.303 / math.sqrt(3))
+
+
+@pytest.mark.parametrize(("count", "quantile"), [(17, 2.1199), (31, 2.0423), (101, 1.9840), (1001, 1.9623)])
+def test_quantile_beyond_the_table_is_close_to_students(count: int, quantile: float) -> None:
+    values = [float(i) for i in range(count)]
+    interval = mean_interval(values)
+    deviation = math.sqrt(sum((v - interval.value) ** 2 for v in values) / (count - 1))
+    assert (interval.high - interval.value) * math.sqrt(count) / deviation == pytest.approx(quantile, abs=3e-3)
+
+
+def test_a_single_value_has_no_bounds() -> None:
+    assert mean_interval([0.3]).high == math.inf
+
+
+@pytest.mark.parametrize("bad", [(0, 0), (3, 2), (-1, 5)])
+def test_impossible_counts_are_refused(bad: tuple[int, int]) -> None:
+    with pytest.raises(DataError, match="proportion"):
+        wilson(*bad)
+
+
+@pytest.mark.parametrize("bad", [[], [float("nan")]])
+def test_impossible_values_are_refused(bad: list[float]) -> None:
+    with pytest.raises(DataError, match="finite"):
+        mean_interval(bad)
