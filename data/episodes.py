@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
-from .files import atomic_folder
+from .errors import DataError, SensorimotorError
+from .files import atomic_folder, check_replaceable, recover_folder
 from .spec import Spec
 
 Array = NDArray[Any]
@@ -102,7 +102,7 @@ class Episodes:
             raise DataError(
                 f"episodes must name one or more of 0..{len(self) - 1}, got {wanted.tolist()[:8]}"
             )
-        rows = np.concatenate([np.arange(self.starts[i], self.ends[i]) for i in wanted])
+        rows = np.concatenate([np.arange(int(self.starts[i]), int(self.ends[i])) for i in wanted])
         take = lambda array: None if array is None else np.ascontiguousarray(array[rows])  # noqa: E731
         return replace(
             self,
@@ -163,6 +163,10 @@ _OPTIONAL = ("reward", "terminated", "success")
 
 def save_episodes(episodes: Episodes, folder: Path | str) -> None:
     """Write a folder of `.npy` files and `episodes.json` that `open_episodes` can map; whole or not at all."""
+    check_replaceable(Path(folder), "episodes.json")
+    for key in (*episodes.observation, *episodes.extra):
+        if "/" in key:
+            raise DataError(f"array name {key!r} cannot be a file name; rename it without '/'")
     with atomic_folder(Path(folder)) as temporary:
         np.save(temporary / "action.npy", episodes.action)
         np.save(temporary / "ends.npy", episodes.ends)
@@ -183,16 +187,27 @@ def save_episodes(episodes: Episodes, folder: Path | str) -> None:
 def open_episodes(folder: Path | str, *, memory_map: bool = True) -> Episodes:
     """Open what `save_episodes` wrote; with `memory_map`, arrays stay on disk until touched."""
     folder = Path(folder)
+    if not folder.exists():
+        recover_folder(folder)
     try:
-        description = json.loads((folder / "episodes.json").read_text())
+        return _open(folder, memory_map)
     except FileNotFoundError as error:
         raise DataError(
-            f"{folder} holds no episodes.json; write such a folder with save_episodes()"
+            f"{folder} is not a folder of save_episodes(), or not whole: no {Path(error.filename).name}"
         ) from error
+    except SensorimotorError as error:
+        raise type(error)(f"{folder}: {error}") from error
+    except (KeyError, TypeError, ValueError, EOFError) as error:
+        raise DataError(f"{folder} is damaged ({error}); copy or write it again") from error
+
+
+def _open(folder: Path, memory_map: bool) -> Episodes:
+    description = json.loads((folder / "episodes.json").read_text())
     spec = Spec.from_dict(description["spec"])
 
     def read(name: str) -> Array:
-        return np.load(folder / f"{name}.npy", mmap_mode="r" if memory_map else None, allow_pickle=False)
+        path = folder / f"{name}.npy"
+        return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
 
     optional = {name: read(name) for name in _OPTIONAL if (folder / f"{name}.npy").exists()}
     return Episodes(

@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from .errors import DataError
 
 
 def sync_folder(folder: Path) -> None:
@@ -30,7 +32,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     moved aside first under a hidden name; after a crash between the two renames, `recover_folder` puts it back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    temporary.mkdir()  # not mkdtemp: what takes the target's place should be as readable as any folder
     try:
         yield temporary
         for path in sorted(temporary.rglob("*")):
@@ -54,6 +57,14 @@ def recover_folder(target: Path) -> None:
     aside = target.with_name(f".{target.name}.previous")
     if aside.exists() and not target.exists():
         os.replace(aside, target)
+
+
+def check_replaceable(folder: Path, mark: str) -> None:
+    """Raise unless `folder` is absent, empty, or holds `mark`, the file that tells it is ours to replace."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).exists():
+        raise DataError(
+            f"{folder} holds other files and would be replaced (it has no {mark}); choose a new folder"
+        )
 
 
 @contextlib.contextmanager

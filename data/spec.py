@@ -7,7 +7,7 @@ that names the field and both values, before anything moves.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from .errors import SpecError
@@ -141,7 +141,7 @@ class Spec:
 
 
 def _field(values: Mapping[str, Any]) -> Field:
-    tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+    tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
     return Field(**tuples)
 
 
