@@ -1,0 +1,197 @@
+"""Executing chunks: from a policy that predicts H actions to one action per control step.
+
+The same code runs in simulation and on a robot, for B worlds at a time. A runner keeps what a policy must not: the
+history of observations and the chunk under way.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..data.errors import ConfigError, SpecError
+from .policy import Policy
+
+_LATENCIES_KEPT = 1000
+
+
+class Runner(Protocol):
+    """One action per world and control step."""
+
+    def reset(self, worlds: Tensor | None = None) -> None:
+        """Forget the past of these worlds, (n,) indices or (B,) bool; of all of them if not given."""
+        ...
+
+    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """The actions (B, A) for the present observations, key -> (B, *shape); physical units."""
+        ...
+
+
+class _History:
+    """The latest O observations of B worlds."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.window: dict[str, Tensor] = {}  # key -> (B, O, *shape)
+
+    def add(self, observation: Mapping[str, Tensor], fresh: Tensor) -> None:
+        """Shift every window by one step; a world that is fresh (B,) starts with its first one repeated."""
+        for key, now in observation.items():
+            repeated = now.unsqueeze(1).expand(-1, self.steps, *now.shape[1:])
+            if key not in self.window:
+                self.window[key] = repeated.clone()
+                continue
+            shifted = torch.cat([self.window[key][:, 1:], now.unsqueeze(1)], dim=1)
+            if fresh.any():
+                shifted[fresh] = repeated[fresh]
+            self.window[key] = shifted
+
+
+class _PlanningRunner:
+    """History and timed planning, common to all runners.
+
+    Attributes:
+        latencies: seconds of the latest planning calls, newest last.
+        candidates: (b, K, H, A) all samples of the latest planning call; the first of each is executed.
+    """
+
+    def __init__(
+        self, policy: Policy, generator: torch.Generator, samples: int, clock: Callable[[], float]
+    ) -> None:
+        if samples < 1:
+            raise ConfigError(f"samples must be at least 1, got {samples}")
+        self.policy, self.generator, self.samples, self.clock = policy, generator, samples, clock
+        self.latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+        self.candidates: Tensor | None = None
+        self._history = _History(policy.spec.observation_steps)
+        self._fresh: Tensor | None = (
+            None  # (B,) bool, worlds without a past; None: all, and B is not known yet
+        )
+
+    def reset(self, worlds: Tensor | None = None) -> None:
+        """Forget the past of these worlds, or of all of them."""
+        if worlds is None:
+            self._fresh = None
+            self._history = _History(self.policy.spec.observation_steps)
+        elif self._fresh is not None:
+            self._fresh[worlds] = True
+
+    def _observe(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Take in the present observations; return which worlds (B,) have only just begun."""
+        keys = self.policy.spec.observation
+        missing = [key for key in keys if key not in observation]
+        if missing:
+            raise SpecError(f"observation {missing[0]!r} is missing; the policy needs {list(keys)}")
+        batch = len(observation[next(iter(keys))])
+        if self._fresh is not None and len(self._fresh) != batch:
+            raise SpecError(
+                f"the observation has {batch} worlds, the steps before had {len(self._fresh)}; call reset() in between"
+            )
+        fresh = torch.ones(batch, dtype=torch.bool) if self._fresh is None else self._fresh
+        self._fresh = torch.zeros(batch, dtype=torch.bool)
+        self._history.add({key: observation[key] for key in keys}, fresh)
+        return fresh
+
+    def _plan(self, worlds: Tensor) -> Tensor:
+        """New chunks (b, H, A) for the worlds selected by (B,) bool."""
+        everyone = bool(worlds.all())
+        window = self._history.window
+        observation = window if everyone else {key: value[worlds] for key, value in window.items()}
+        began = self.clock()
+        chunks = self.policy.sample(observation, samples=self.samples, generator=self.generator).cpu()
+        self.latencies.append(self.clock() - began)
+        self.candidates = chunks
+        return chunks[:, 0]
+
+
+class RecedingHorizon(_PlanningRunner):
+    """Execute E actions of a chunk, from the one due now on, then plan again.
+
+    Worlds that were reset plan at once, the others when their turn comes.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        generator: torch.Generator,
+        samples: int = 1,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Run `policy`.
+
+        Args:
+            policy: its spec says O, H, E and where a chunk starts.
+            generator: source of the policy's randomness.
+            samples: chunks drawn per plan; the first is executed, all are kept in `candidates`.
+            clock: seconds, for latencies.
+        """
+        super().__init__(policy, generator, samples, clock)
+        self._chunk = torch.zeros(0)  # (B, H, A)
+        self._used = torch.zeros(0, dtype=torch.long)  # (B,) actions executed of it
+
+    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """The actions (B, A) for the present observations."""
+        fresh = self._observe(observation)
+        spec = self.policy.spec
+        if len(self._used) != len(fresh):
+            self._chunk = torch.zeros(len(fresh), spec.horizon, spec.action_dim)
+            self._used = torch.zeros(len(fresh), dtype=torch.long)
+        due = fresh | (self._used >= spec.execute)
+        if due.any():
+            self._chunk[due] = self._plan(due).to(self._chunk)
+            self._used[due] = 0
+        action = self._chunk[torch.arange(len(fresh)), self._used - spec.start]
+        self._used += 1
+        return action
+
+
+class TemporalEnsemble(_PlanningRunner):
+    """Plan at every step and average what all chunks under way say about now, as ACT does (arXiv 2304.13705).
+
+    The prediction made i-th, the oldest with i = 0, has weight exp(-decay i): a positive decay trusts old plans more.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        generator: torch.Generator,
+        decay: float = 0.01,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Run `policy`.
+
+        Args:
+            policy: its spec says O, H and where a chunk starts; E is not used.
+            generator: source of the policy's randomness.
+            decay: of the weights; 0 averages evenly.
+            clock: seconds, for latencies.
+        """
+        super().__init__(policy, generator, 1, clock)
+        if not math.isfinite(decay):
+            raise ConfigError(f"decay must be finite, got {decay}")
+        self.decay = decay
+        self.reach = policy.spec.horizon + policy.spec.start  # P, steps from now that a chunk covers
+        self._plans = torch.zeros(0)  # (B, P, P, A): [b, j] is the chunk of j steps ago, from its own now on
+        self._count = torch.zeros(0, dtype=torch.long)  # (B,) plans under way
+
+    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """The actions (B, A) for the present observations."""
+        fresh = self._observe(observation)
+        batch, spec = len(fresh), self.policy.spec
+        if len(self._count) != batch:
+            self._plans = torch.zeros(batch, self.reach, self.reach, spec.action_dim)
+            self._count = torch.zeros(batch, dtype=torch.long)
+        chunk = self._plan(torch.ones(batch, dtype=torch.bool))[:, -spec.start :]
+        self._plans = torch.cat([chunk[:, None].to(self._plans), self._plans[:, :-1]], dim=1)
+        self._count = torch.where(fresh, 0, self._count).add(1).clamp_max(self.reach)
+        age = torch.arange(self.reach)
+        opinions = self._plans[:, age, age]  # (B, P, A): what the chunk of j steps ago says about now
+        order = self._count[:, None] - 1 - age  # i of the chunk of age j; negative where there is none
+        weight = torch.where(order >= 0, torch.exp(-self.decay * order), 0.0)
+        return (weight[..., None] * opinions).sum(1) / weight.sum(1, keepdim=True)

@@ -1,0 +1,118 @@
+"""Policies from configurations, from data and from disk."""
+
+from pathlib import Path
+from typing import assert_never
+
+import torch
+
+from ..data.episodes import Episodes
+from ..data.errors import CheckpointError, ConfigError
+from ..data.normalizer import Normalizer
+from ..data.schema import from_mapping, to_mapping
+from ..data.spec import Spec
+from ..training.checkpoint import EMA, MANIFEST, MODEL, Checkpoint, load_weights, read_checkpoint
+from .diffusion import DiffusionConfig, DiffusionPolicy
+from .flow import FlowConfig, FlowPolicy
+from .nearest import NearestConfig, NearestPolicy
+from .policy import Policy
+from .regression import RegressionPolicy, RegressorConfig
+from .statistics import fit_normalizer
+
+PolicyConfig = DiffusionConfig | FlowConfig | RegressorConfig | NearestConfig
+
+CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
+
+
+def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, seed: int = 0) -> Policy:
+    """A policy with fresh weights, the same for the same seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match config:
+            case DiffusionConfig():
+                return DiffusionPolicy(config, spec, normalizer)
+            case FlowConfig():
+                return FlowPolicy(config, spec, normalizer)
+            case RegressorConfig():
+                return RegressionPolicy(config, spec, normalizer)
+            case NearestConfig():
+                return NearestPolicy(config, spec, normalizer)
+            case _:
+                assert_never(config)
+
+
+def make_policy(config: PolicyConfig, episodes: Episodes, *, seed: int = 0) -> Policy:
+    """A policy for this data: its spec and the statistics of its normaliser are taken from the episodes.
+
+    Weights are fresh; a nearest-neighbour policy already knows the episodes, and needs no training.
+    """
+    spec = config.chunk.apply(episodes.spec)
+    relative = None if isinstance(config, NearestConfig) else config.relative
+    normalizer = fit_normalizer(episodes, spec, config.normalizer, relative=relative)
+    policy = build_policy(config, spec, normalizer, seed=seed)
+    if isinstance(policy, NearestPolicy):
+        policy.remember(episodes)
+    return policy
+
+
+def describe(policy: Policy, folder: Path | str) -> None:
+    """Write what `load` needs besides the weights: configuration, spec and normaliser."""
+    import yaml
+
+    config, normalizer = policy.config, getattr(policy, "normalizer", None)
+    if not isinstance(config, PolicyConfig) or not isinstance(normalizer, Normalizer):
+        raise ConfigError(
+            f"{type(policy).__name__} cannot be saved; only policies built by make_policy or build_policy can"
+        )
+    folder = Path(folder)
+    (folder / CONFIG).write_text(yaml.safe_dump(to_mapping(config), sort_keys=False))
+    (folder / SPEC).write_text(policy.spec.to_json())
+    normalizer.save(folder / NORMALIZER)
+
+
+def load(path: Path | str, *, device: torch.device | str = "cpu", ema: bool = True) -> Policy:
+    """Read a trained policy, ready to sample.
+
+    Args:
+        path: a checkpoint folder, or a run folder; of a run, `checkpoints/best` if there is one, else `last`.
+        device: where the policy is put.
+        ema: use the averaged weights if the checkpoint holds some.
+
+    Raises:
+        CheckpointError: if there is no whole, unaltered checkpoint.
+        ConfigError: if its configuration names something unknown.
+    """
+    import yaml
+
+    checkpoint = read_checkpoint(find_checkpoint(path))
+    try:
+        values = yaml.safe_load(checkpoint.path(CONFIG).read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{checkpoint.path(CONFIG)} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{checkpoint.path(CONFIG)} must hold a mapping of keys to values, got {values!r}")
+    config = from_mapping(PolicyConfig, values, where=CONFIG)
+    spec = Spec.from_json(checkpoint.path(SPEC).read_text())
+    normalizer = Normalizer.load(checkpoint.path(NORMALIZER))
+    policy = build_policy(config, spec, normalizer)
+    load_weights(policy, checkpoint, _weights(checkpoint, ema))
+    return policy.to(device).eval()
+
+
+def _weights(checkpoint: Checkpoint, ema: bool) -> str:
+    return EMA if ema and EMA in checkpoint.files else MODEL
+
+
+def find_checkpoint(path: Path | str) -> Path:
+    """The checkpoint folder that a path to a checkpoint or to a run means.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    path = Path(path)
+    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise CheckpointError(
+        f"no checkpoint at {path}: neither it nor its checkpoints/best or checkpoints/last holds a {MANIFEST}; "
+        "give the folder of a run or of a checkpoint"
+    )

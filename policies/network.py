@@ -1,0 +1,154 @@
+"""What policies made of one network share: observations in, normalised chunks out, and the loss between them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ..data.errors import ConfigError, SpecError
+from ..data.normalizer import Normalizer, NormalizerConfig
+from ..data.spec import Spec
+from ..data.windows import Batch
+from .chunk import ChunkConfig
+from .encoder import LowDimEncoder
+from .mlp import MLPConfig
+from .policy import Policy
+from .trunk import TrunkConfig, build_trunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """What every policy made of one network is configured by.
+
+    Attributes:
+        chunk: observations and window lengths.
+        normalizer: how observations and actions are scaled.
+        trunk: the network.
+        relative: observation key whose latest value actions are offsets from, or None for absolute actions.
+        observation_noise: standard deviation of noise added to normalised observations in training.
+        mask_loss: leave repeated actions past an episode's edge out of the loss.
+    """
+
+    chunk: ChunkConfig = field(default_factory=ChunkConfig)
+    normalizer: NormalizerConfig = field(default_factory=NormalizerConfig)
+    trunk: TrunkConfig = field(default_factory=MLPConfig)
+    relative: str | None = None
+    observation_noise: float = 0.0
+    mask_loss: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.observation_noise < float("inf"):
+            raise ConfigError(
+                f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
+            )
+        keys = self.chunk.observation
+        if self.relative is not None and keys and self.relative not in keys:
+            raise ConfigError(
+                f"relative {self.relative!r} must be one of the policy's observations {list(keys)}"
+            )
+
+
+@dataclass(frozen=True)
+class Features:
+    """Encoded observations: a `Condition`.
+
+    Attributes:
+        values: (B, O, C) normalised features.
+        origin: (B, A) what actions are relative to, physical units, or None.
+    """
+
+    values: Tensor
+    origin: Tensor | None = None
+
+    def repeat(self, samples: int) -> Self:
+        """Each row `samples` times in a row."""
+        origin = None if self.origin is None else self.origin.repeat_interleave(samples, dim=0)
+        return type(self)(self.values.repeat_interleave(samples, dim=0), origin)
+
+
+class NetworkPolicy(Policy):
+    """An encoder, a trunk, and the space their actions live in.
+
+    With `relative`, actions are offsets from the latest observation of that key, and each step of the chunk has its
+    own statistics: offsets grow along the chunk, and the first ones would otherwise be lost in the noise.
+    """
+
+    def __init__(self, config: NetworkConfig, spec: Spec, normalizer: Normalizer) -> None:
+        """Build with fresh weights, drawn from torch's global generator as usual for modules."""
+        super().__init__(spec, config)
+        self.normalizer = normalizer
+        self.relative = config.relative
+        if self.relative is not None:
+            check_origin(spec, self.relative)
+        self.encoder = LowDimEncoder(spec)
+        self.trunk: nn.Module = build_trunk(
+            config.trunk,
+            action_dim=spec.action_dim,
+            horizon=spec.horizon,
+            observation_steps=spec.observation_steps,
+            observation_dim=self.encoder.width,
+        )
+        self.observation_noise = config.observation_noise
+        self.mask_loss = config.mask_loss
+
+    def encode(self, observation: Mapping[str, Tensor]) -> Features:
+        """Normalised features of B observations, once per control step."""
+        values = self.encoder(observation, self.normalizer)
+        if self.relative is None:
+            return Features(values)
+        return Features(values, origin_of(observation[self.relative], self.spec.action_dim).to(values))
+
+    def normalize_action(self, action: Tensor, condition: Features) -> Tensor:
+        """Physical actions (B, n, A), the first n of a chunk, to the network's space."""
+        offset, scale = self._affine(action.shape[1])
+        if condition.origin is not None:
+            action = action - condition.origin[:, None]
+        return (action - offset) / scale
+
+    def unnormalize_action(self, x: Tensor, condition: Features) -> Tensor:
+        """Inverse of `normalize_action`."""
+        offset, scale = self._affine(x.shape[1])
+        action = x * scale + offset
+        return action if condition.origin is None else action + condition.origin[:, None]
+
+    def _affine(self, steps: int) -> tuple[Tensor, Tensor]:
+        offset, scale = self.normalizer.affine("action")
+        return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
+
+    def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
+        """Normalised target chunks (B, H, A) and the condition to predict them from."""
+        condition = self.encode(batch.observation)
+        target = self.normalize_action(batch.action.to(condition.values), condition)
+        if self.observation_noise:
+            noise = draw(condition.values.shape, generator, condition.values)
+            condition = Features(condition.values + self.observation_noise * noise, condition.origin)
+        return target, condition
+
+    def reduce(self, error: Tensor, mask: Tensor) -> Tensor:
+        """Mean of element-wise errors (B, H, A); with `mask_loss`, over real actions only."""
+        if not self.mask_loss:
+            return error.mean()
+        weight = mask.to(error)[..., None]
+        return (error * weight).sum() / (weight.sum() * error.shape[-1]).clamp_min(1)
+
+
+def draw(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers from the generator's own device, so that a seed means the same on every device."""
+    return torch.randn(shape, generator=generator, device=generator.device).to(like)
+
+
+def origin_of(observation: Tensor, width: int) -> Tensor:
+    """What actions are relative to: the leading A numbers of the latest observation (B, O, D), as (B, A)."""
+    return observation[:, -1, :width]
+
+
+def check_origin(spec: Spec, key: str) -> None:
+    """Raise unless an observation can serve as what actions are relative to."""
+    field = spec.observation.get(key)
+    if field is None or len(field.shape) != 1 or field.size < spec.action_dim:
+        raise SpecError(
+            f"relative {key!r} must be an observation of at least {spec.action_dim} numbers, the position that "
+            f"actions command; there are { {k: f.shape for k, f in spec.observation.items()} }"
+        )

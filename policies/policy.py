@@ -1,0 +1,213 @@
+"""What every policy is: observations to a distribution over chunks of actions.
+
+Shapes: B batch, K samples, O observation steps, H chunk horizon, A action width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..data.errors import SpecError, TrainingError
+from ..data.normalizer import Normalizer
+from ..data.spec import Spec
+from ..data.windows import Batch
+from .sampling import SamplerConfig, generate
+
+
+class Policy(nn.Module, ABC):
+    """Observations in, action chunks out; no hidden queue, no global randomness.
+
+    Executing a chunk is the business of `execution.py`.
+
+    Attributes:
+        spec: what the policy reads and writes, with its window lengths.
+        config: the configuration it was built from, or None for a policy that needs none.
+    """
+
+    def __init__(self, spec: Spec, config: Any = None) -> None:
+        """Refuse specs that no robot could serve."""
+        super().__init__()
+        if "privileged" in spec.observation:
+            raise SpecError(
+                "a policy must not read `privileged`, which only a simulator knows; "
+                f"choose among {sorted(set(spec.observation) - {'privileged'})}"
+            )
+        self.spec = spec
+        self.config = config
+
+    @abstractmethod
+    def sample(
+        self,
+        observation: Mapping[str, Tensor],
+        *,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
+    ) -> Tensor:
+        """Draw action chunks.
+
+        Args:
+            observation: key -> (B, O, *shape), physical units; keys that the spec does not name are ignored.
+            samples: K, chunks per observation.
+            generator: source of all randomness. Without one, a fresh generator seeded with 0 is used, so the same
+                observation gives the same chunk.
+            prefix: (B, P, A) actions already committed to, physical units; every chunk starts with exactly these.
+
+        Returns:
+            (B, K, H, A) actions in physical units; the first is due `spec.start` control steps from now.
+
+        Raises:
+            SpecError: if the observation or the prefix does not fit the spec.
+        """
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Training loss of one batch, a scalar; families that learn override it."""
+        raise TrainingError(f"{type(self).__name__} learns nothing from data; evaluate it as it is")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters (or else the buffers) live."""
+        tensor = next(self.parameters(), None)
+        tensor = next(self.buffers(), None) if tensor is None else tensor
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def check_observation(self, observation: Mapping[str, Tensor]) -> int:
+        """Raise unless the observation fits the spec; return its batch size B."""
+        batch = None
+        for key, field in self.spec.observation.items():
+            if key not in observation:
+                raise SpecError(
+                    f"observation {key!r} is missing; the policy needs {list(self.spec.observation)}"
+                )
+            shape = tuple(observation[key].shape)
+            wanted = (self.spec.observation_steps, *field.shape)
+            if len(shape) == 0 or shape[1:] != wanted:
+                raise SpecError(
+                    f"observation {key!r} has shape {shape}; the policy needs (batch, {', '.join(map(str, wanted))})"
+                )
+            batch = shape[0] if batch is None else batch
+            if shape[0] != batch:
+                raise SpecError(f"observation {key!r} has batch size {shape[0]}, the keys before it {batch}")
+        if batch is None:
+            raise SpecError("the policy's spec names no observation")
+        return batch
+
+    def check_prefix(self, prefix: Tensor | None, batch: int) -> None:
+        """Raise unless a prefix is (B, P, A) with P <= H."""
+        if prefix is None:
+            return
+        horizon, width = self.spec.horizon, self.spec.action_dim
+        if (
+            prefix.ndim != 3
+            or prefix.shape[0] != batch
+            or prefix.shape[2] != width
+            or prefix.shape[1] > horizon
+        ):
+            raise SpecError(
+                f"prefix has shape {tuple(prefix.shape)}; allowed is ({batch}, 0..{horizon}, {width}): "
+                "batch, committed actions, action width"
+            )
+
+
+def start_with(chunks: Tensor, prefix: Tensor | None) -> Tensor:
+    """Chunks (B, K, H, A) whose first actions are replaced by the prefix (B, P, A)."""
+    if prefix is None:
+        return chunks
+    chunks = chunks.clone()
+    chunks[:, :, : prefix.shape[1]] = prefix[:, None].to(chunks)
+    return chunks
+
+
+class Condition(Protocol):
+    """What `encode` returns: everything a network needs to know of B observations."""
+
+    def repeat(self, samples: int) -> Self:
+        """Each row `samples` times in a row: (B, ...) -> (B * K, ...)."""
+        ...
+
+
+class GenerativePolicy(Policy):
+    """A policy that answers at any noise level, which is what makes composition possible.
+
+    All members, however trained, speak one coordinate system: normalised actions on the straight-line path
+    `x_s = (1 - s) a + s eps`, s from 1 (noise) to 0 (action). Two questions are asked, since each is singular where
+    the other is not: `eps_hat = x + (1 - s) v` says nothing about the velocity at s = 1, and `v = (eps_hat - a)`
+    needs an action that a network trained on noise does not know there.
+
+    Attributes:
+        normalizer: maps between physical and normalised numbers.
+        sampler: how `sample` goes from noise to actions; may be replaced after training.
+    """
+
+    normalizer: Normalizer
+    sampler: SamplerConfig
+
+    @abstractmethod
+    def encode(self, observation: Mapping[str, Tensor]) -> Any:
+        """Observations (B, O, ...) to a `Condition`; once per control step, for all samples and steps."""
+
+    @abstractmethod
+    def predict_noise(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
+        """eps_hat (B', H, A) at x (B', H, A); s is a scalar or (B',), the condition has B' rows."""
+
+    @abstractmethod
+    def predict_velocity(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
+        """Velocity eps_hat - a_hat (B', H, A), with the arguments of `predict_noise`."""
+
+    def normalize_action(self, action: Tensor, condition: Any) -> Tensor:
+        """Physical actions (B', n, A), the first n of a chunk, to the space of x."""
+        return self.normalizer.normalize("action", action)
+
+    def unnormalize_action(self, x: Tensor, condition: Any) -> Tensor:
+        """Inverse of `normalize_action`."""
+        return self.normalizer.unnormalize("action", x)
+
+    def sample(
+        self,
+        observation: Mapping[str, Tensor],
+        *,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
+        noise: Tensor | None = None,
+        sampler: SamplerConfig | None = None,
+    ) -> Tensor:
+        """Draw action chunks, see `Policy.sample`.
+
+        The initial noise is drawn in one call as (B, K, H, A), on the generator's device. K is folded into the batch:
+        observations are encoded once, networks run on B * K rows.
+
+        Args:
+            observation: key -> (B, O, *shape), physical units.
+            samples: K, chunks per observation.
+            generator: source of all randomness, see `Policy.sample`.
+            prefix: (B, P, A) actions already committed to, physical units.
+            noise: (B, K, H, A) initial noise in place of a draw; K must equal `samples`.
+            sampler: used in place of the policy's own.
+        """
+        batch = self.check_observation(observation)
+        self.check_prefix(prefix, batch)
+        rows = (batch * samples, self.spec.horizon, self.spec.action_dim)
+        if noise is not None and noise.shape != (batch, samples, *rows[1:]):
+            raise SpecError(f"noise has shape {tuple(noise.shape)}; allowed is {(batch, samples, *rows[1:])}")
+        with torch.no_grad():
+            condition = self.encode(observation)
+            condition = condition.repeat(samples) if samples != 1 else condition
+            committed = None
+            if prefix is not None:
+                committed = prefix.to(self.device).repeat_interleave(samples, dim=0)
+                committed = self.normalize_action(committed, condition)
+            x = generate(
+                self,
+                condition,
+                rows,
+                sampler or self.sampler,
+                generator=generator,
+                prefix=committed,
+                noise=None if noise is None else noise.reshape(rows),
+            )
+            chunks = self.unnormalize_action(x, condition).unflatten(0, (batch, samples))
+        return start_with(chunks, prefix)

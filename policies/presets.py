@@ -1,0 +1,88 @@
+"""Named starting points: small ones that learn on a laptop, and the published ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..data.errors import ConfigError
+from ..data.schema import nearest
+from .chunk import ChunkConfig
+from .diffusion import DiffusionConfig
+from .factory import PolicyConfig
+from .flow import FlowConfig
+from .mlp import MLPConfig
+from .nearest import NearestConfig
+from .regression import RegressorConfig
+from .sampling import DDPM
+from .transformer import TransformerConfig
+from .unet import UNetConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A policy and how to train it.
+
+    Attributes:
+        policy: what to train.
+        training: fields of `training.config.TrainingConfig` that differ from its defaults.
+    """
+
+    policy: PolicyConfig
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SMALL_UNET = UNetConfig(channels=(64, 128), kernel=5, step_width=64)
+_SMALL_TRANSFORMER = TransformerConfig(width=64, layers=2, attention_dropout=0.1)
+_SMALL = {"learning_rate": 1e-3, "weight_decay": 1e-4, "steps": 10_000}
+
+PRESETS: Mapping[str, Preset] = {
+    "diffusion": Preset(policy=DiffusionConfig(trunk=_SMALL_UNET), training=_SMALL),
+    "diffusion_transformer": Preset(policy=DiffusionConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
+    "flow": Preset(policy=FlowConfig(trunk=_SMALL_UNET), training=_SMALL),
+    "flow_transformer": Preset(policy=FlowConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
+    "regressor": Preset(policy=RegressorConfig(trunk=MLPConfig(width=256)), training=_SMALL),
+    "nearest": Preset(policy=NearestConfig()),
+    # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
+    "diffusion_unet_published": Preset(
+        policy=DiffusionConfig(
+            chunk=ChunkConfig(observation_steps=2, horizon=16, execute=8, start=-1),
+            trunk=UNetConfig(channels=(256, 512, 1024), kernel=5, groups=8, step_width=256),
+            sampler=DDPM(steps=100),
+        ),
+        training={
+            "batch_size": 256,
+            "learning_rate": 1e-4,
+            "betas": (0.95, 0.999),
+            "weight_decay": 1e-6,
+            "warmup_steps": 500,
+            "clip_norm": None,
+        },
+    ),
+    "diffusion_transformer_published": Preset(
+        policy=DiffusionConfig(
+            chunk=ChunkConfig(observation_steps=2, horizon=10, execute=8, start=-1),
+            trunk=TransformerConfig(width=256, layers=8, heads=4, attention_dropout=0.3),
+            sampler=DDPM(steps=100),
+        ),
+        training={
+            "batch_size": 256,
+            "learning_rate": 1e-4,
+            "betas": (0.9, 0.95),
+            "weight_decay": 1e-3,
+            "decay_matrices_only": True,
+            "warmup_steps": 1000,
+            "clip_norm": None,
+        },
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """A preset by name.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest valid one.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; {nearest(name, PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,318 @@
+"""From noise to actions: one adapter around diffusers' schedulers, for every generative policy.
+
+Schedulers work on `alpha a + sigma eps`; policies answer on the straight-line path (`path.py`). At every step the
+adapter converts the point, asks the policy for what the scheduler steps with (noise, action or velocity), and lets the
+scheduler make one step. The initial noise stands unchanged at the first step a scheduler visits.
+"""
+
+import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+import torch
+from torch import Tensor
+
+from ..data.errors import ConfigError
+from ..data.schema import nearest
+from .path import BETA_SCHEDULES, BetaSchedule, action_from_velocity, betas, grid, levels, mix
+
+if TYPE_CHECKING:
+    from .policy import GenerativePolicy
+
+# diffusers takes more than a second to import and its schedulers are slow to build, hence the imports inside the
+# functions below and the caches; a cached scheduler is never stepped, only copied.
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPM:
+    """Ancestral sampling, arXiv 2006.11239, with the posterior's own variance; draws noise at every step.
+
+    Attributes:
+        steps: network calls.
+        train_steps: length of the noise schedule.
+        beta_schedule: shape of the noise schedule.
+        clip: predicted actions are clipped to [-clip, clip] in normalised numbers; None for no clipping.
+    """
+
+    steps: int = 100
+    train_steps: int = 100
+    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM:
+    """Deterministic steps, arXiv 2010.02502, spaced evenly from 0; attributes as `DDPM`.
+
+    With more than half of the training steps and clipping, the noise is recomputed from the clipped action: clipped
+    actions and unclipped noise disagree a little at each step, and over many steps that adds up to a wrong sample.
+    """
+
+    steps: int = 10
+    train_steps: int = 100
+    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPMSolver:
+    """DPM-Solver++ of second order, arXiv 2211.01095; attributes as `DDPM`."""
+
+    steps: int = 10
+    train_steps: int = 100
+    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
+    clip: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowEuler:
+    """Euler steps along the velocity from s = 1 to 0, evenly spaced.
+
+    Attributes:
+        steps: network calls.
+    """
+
+    steps: int = 10
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowHeun:
+    """Heun's second-order steps along the velocity; two network calls per step.
+
+    Attributes:
+        steps: steps from s = 1 to 0, evenly spaced.
+        correct_last: also correct the last step, with a velocity at s = 0, where few networks are trained.
+    """
+
+    steps: int = 5
+    correct_last: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+SamplerConfig = DDPM | DDIM | DPMSolver | FlowEuler | FlowHeun
+
+
+def _check(sampler: SamplerConfig) -> None:
+    name = type(sampler).__name__
+    if sampler.steps < 1:
+        raise ConfigError(f"{name} needs steps of at least 1, got {sampler.steps}")
+    if isinstance(sampler, FlowEuler | FlowHeun):
+        return
+    if sampler.beta_schedule not in BETA_SCHEDULES:
+        raise ConfigError(
+            f"unknown beta_schedule {sampler.beta_schedule!r}; {nearest(sampler.beta_schedule, BETA_SCHEDULES)}"
+        )
+    # DPM-Solver++ never visits step 0, and divides by the distance of neighbouring steps.
+    most = sampler.train_steps - isinstance(sampler, DPMSolver)
+    if sampler.train_steps < 2 or sampler.steps > most:
+        raise ConfigError(
+            f"{name} cannot make {sampler.steps} steps on a schedule of {sampler.train_steps}; "
+            f"use 1..{most} steps, on a schedule of at least 2"
+        )
+    if sampler.clip is not None and not sampler.clip > 0:
+        raise ConfigError(f"clip must be positive or none, got {sampler.clip}")
+
+
+def generate(
+    policy: "GenerativePolicy",
+    condition: Any,
+    shape: tuple[int, int, int],
+    sampler: SamplerConfig,
+    *,
+    generator: torch.Generator | None = None,
+    prefix: Tensor | None = None,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """Normalised action chunks (B', H, A), without gradients.
+
+    Args:
+        policy: answers for the noise or the velocity.
+        condition: as `policy.encode` returned it, with B' rows.
+        shape: (B', H, A).
+        sampler: which steps to make.
+        generator: source of the initial noise and of a stochastic sampler's noise; None seeds a fresh one with 0.
+        prefix: (B', P, A) normalised actions that the chunks start with. At every step the start of the chunk is
+            overwritten with the prefix, noised as far as the rest.
+        noise: (B', H, A) initial noise in place of a draw.
+    """
+    device = policy.device
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        if noise is None:
+            noise = torch.randn(shape, generator=generator, device=generator.device)
+        noise = noise.to(device)
+        ask = _Asker(policy, condition, noise, None if prefix is None else prefix.to(device))
+        match sampler:
+            case FlowHeun():
+                x = _heun(ask, noise, sampler)
+            case _:
+                x = _scheduled(ask, noise, sampler, generator)
+        if prefix is not None:
+            x = torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)
+        return x
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """One policy under one condition, with the start of its chunks held to a prefix."""
+
+    policy: "GenerativePolicy"
+    condition: Any
+    noise: Tensor
+    prefix: Tensor | None
+
+    def hold(self, x: Tensor, s: Tensor) -> Tensor:
+        """x_s with its start replaced by the prefix, noised to s."""
+        if self.prefix is None:
+            return x
+        n = self.prefix.shape[1]
+        return torch.cat([mix(self.prefix, self.noise[:, :n], s), x[:, n:]], dim=1)
+
+    def velocity(self, x: Tensor, s: Tensor) -> Tensor:
+        return self.policy.predict_velocity(x, s, self.condition)
+
+    def answer(self, question: "_Question", x: Tensor, s: Tensor) -> Tensor:
+        match question:
+            case "noise":
+                return self.policy.predict_noise(x, s, self.condition)
+            case "velocity":
+                return self.velocity(x, s)
+            case "action":
+                return action_from_velocity(x, s, self.velocity(x, s))
+            case _:
+                assert_never(question)
+
+
+_Question = Literal["noise", "velocity", "action"]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A scheduler and the points it visits.
+
+    Attributes:
+        scheduler: never stepped itself.
+        question: what its steps are made with.
+        timesteps: as the scheduler names its steps.
+        s: (n,) path positions of the steps.
+        total: alpha + sigma at each step, 1 on the path itself.
+        clip: bound on predicted actions that the scheduler does not apply itself.
+        options: keyword arguments of every step.
+    """
+
+    scheduler: Any
+    question: _Question
+    timesteps: tuple[Any, ...]
+    s: Tensor
+    total: tuple[float, ...]
+    clip: float | None
+    options: dict[str, Any]
+
+
+def _scheduled(
+    ask: _Asker, x: Tensor, sampler: DDPM | DDIM | DPMSolver | FlowEuler, generator: torch.Generator
+) -> Tensor:
+    plan = _plan(sampler)
+    scheduler = copy.copy(plan.scheduler)
+    if isinstance(sampler, DPMSolver):
+        scheduler.model_outputs = list(scheduler.model_outputs)  # written in place by its steps
+    options = plan.options | ({"generator": generator} if isinstance(sampler, DDPM) else {})
+    positions = plan.s.to(x.device)
+    for timestep, s, total in zip(plan.timesteps, positions, plan.total, strict=True):
+        y = ask.hold(x / total if total != 1.0 else x, s)
+        x = y * total if ask.prefix is not None else x
+        answer = ask.answer(plan.question, y, s)
+        if plan.clip is not None:
+            answer = answer.clamp(-plan.clip, plan.clip)
+        x = scheduler.step(answer, timestep, x, return_dict=False, **options)[0]
+    return x
+
+
+def _heun(ask: _Asker, x: Tensor, sampler: FlowHeun) -> Tensor:
+    positions = torch.linspace(1, 0, sampler.steps + 1, device=x.device)
+    for i in range(sampler.steps):
+        s, after = positions[i], positions[i + 1]
+        x = ask.hold(x, s)
+        slope = ask.velocity(x, s)
+        reached = x + (after - s) * slope
+        if i < sampler.steps - 1 or sampler.correct_last:
+            slope = (slope + ask.velocity(ask.hold(reached, after), after)) / 2
+            reached = x + (after - s) * slope
+        x = reached
+    return x
+
+
+@lru_cache(maxsize=64)
+def _plan(sampler: DDPM | DDIM | DPMSolver | FlowEuler) -> _Plan:
+    if isinstance(sampler, FlowEuler):
+        return _flow_plan(sampler)
+    scheduler = _variance_preserving_scheduler(sampler)
+    timesteps = tuple(int(k) for k in scheduler.timesteps)
+    alpha, sigma = levels(sampler.beta_schedule, sampler.train_steps)
+    recompute = isinstance(sampler, DDIM) and 2 * sampler.steps > sampler.train_steps
+    return _Plan(
+        scheduler=scheduler,
+        question="action" if isinstance(sampler, DPMSolver) else "noise",
+        timesteps=timesteps,
+        s=grid(sampler.beta_schedule, sampler.train_steps)[list(timesteps)],
+        total=tuple(float(alpha[k] + sigma[k]) for k in timesteps),
+        clip=sampler.clip if isinstance(sampler, DPMSolver) else None,
+        options={"use_clipped_model_output": True} if recompute else {},
+    )
+
+
+def _flow_plan(sampler: FlowEuler) -> _Plan:
+    from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+    n = sampler.steps
+    positions = [1 - i / n for i in range(n)]
+    scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+    # Given only a number of steps, it would visit 1, ..., 0.001, 0 instead of steps of equal length.
+    scheduler.set_timesteps(sigmas=positions)
+    scheduler.set_begin_index(0)
+    timesteps = tuple(1000 * s for s in positions)
+    return _Plan(scheduler, "velocity", timesteps, torch.tensor(positions), (1.0,) * n, None, {})
+
+
+def _variance_preserving_scheduler(sampler: DDPM | DDIM | DPMSolver) -> Any:
+    shared: dict[str, Any] = {
+        "num_train_timesteps": sampler.train_steps,
+        "trained_betas": betas(sampler.beta_schedule, sampler.train_steps),
+    }
+    clipping = {"clip_sample": sampler.clip is not None, "clip_sample_range": sampler.clip or 1.0}
+    match sampler:
+        case DDPM():
+            from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+            scheduler = DDPMScheduler(**shared, **clipping, variance_type="fixed_small")
+            scheduler.set_timesteps(sampler.steps)
+        case DDIM():
+            from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+            scheduler = DDIMScheduler(**shared, **clipping)
+            scheduler.set_timesteps(sampler.steps)
+        case DPMSolver():
+            from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+            scheduler = DPMSolverMultistepScheduler(**shared, prediction_type="sample")
+            scheduler.set_timesteps(sampler.steps)
+            scheduler.set_begin_index(0)
+        case _:
+            assert_never(sampler)
+    return scheduler
