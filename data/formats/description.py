@@ -24,13 +24,13 @@ class Description:
 
     Attributes:
         spec: fields and rate.
-        extra: names of the extra arrays, in order.
+        extra: the extra arrays' names, in order, with the shape of one step.
         optional: which of reward, terminated and success are there.
         metadata: plain JSON values.
     """
 
     spec: Spec
-    extra: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Description:
         optional = tuple(n for n in ("reward", "terminated", "success") if getattr(episodes, n) is not None)
         return cls(
             spec=episodes.spec,
-            extra=tuple(episodes.extra),
+            extra={key: array.shape[1:] for key, array in episodes.extra.items()},
             optional=optional,
             metadata=dict(episodes.metadata),
         )
@@ -78,11 +78,11 @@ class Description:
             values = json.loads(text)
             return cls(
                 spec=Spec.from_dict(values["spec"]),
-                extra=tuple(values["extra"]),
+                extra={key: tuple(shape) for key, shape in values["extra"].items()},
                 optional=tuple(values["optional"]),
                 metadata=values["metadata"],
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise DataError(f"its description is malformed ({error}); write the file again") from error
 
 

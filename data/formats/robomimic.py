@@ -168,7 +168,7 @@ def _env_args(data: h5py.Group) -> dict[str, Any]:
 
 
 def _without(description: Description, prefixes: tuple[str, ...]) -> Description:
-    extra = tuple(key for key in description.extra if not key.startswith(prefixes))
+    extra = {key: shape for key, shape in description.extra.items() if not key.startswith(prefixes)}
     return replace(description, extra=extra)
 
 
