@@ -6,6 +6,7 @@ each step belongs to in the extra array `task_index`. Indices and timestamps tha
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from . import lerobot_v2, lerobot_v3
 from .description import DESCRIPTION_KEY, Description, agreed_rate, assemble
 from .foreign import Choice, derive
 from .frames import decode_clips, decode_png
-from .lerobot_info import INDEX_COLUMNS, Info, Recording, element_names, our_key, timestamps
+from .lerobot_info import INDEX_COLUMNS, Info, Recording, any_step, element_names, our_key, timestamps
 from .lerobot_writer import write_lerobot
 from .opening import note, reading
 
@@ -58,33 +59,39 @@ def read_lerobot(
                 raise DataError(
                     f"layout v{info.version} is not known, v2.0, v2.1 and v3.0 are; convert it with lerobot"
                 )
-        described = path / "meta" / f"{DESCRIPTION_KEY}.json"
-        ends = np.cumsum(recording.lengths)
-        if described.exists():
-            return _ours(described, recording, ends, spec, control_hz, observation)
         metadata: dict[str, Any] = {"robot_type": info.robot_type} if info.robot_type else {}
+        described = path / "meta" / f"{DESCRIPTION_KEY}.json"
+        if described.exists():
+            ours = json.loads(described.read_text())
+            if ours["steps"] == sum(recording.lengths):
+                return _ours(ours, recording, spec, control_hz, observation)
+            note(metadata, f"{path} was changed by another program, so units and bounds are not read from it")
         cameras = _decode(info, recording, image_size, metadata) if images else {}
         return _foreign(info, recording, cameras, metadata, spec, control_hz, observation)
 
 
 def _ours(
-    described: Path,
+    ours: dict[str, Any],
     recording: Recording,
-    ends: Array,
     spec: Spec | None,
     control_hz: float | None,
     observation: Choice | None,
 ) -> Episodes:
-    """A dataset that `write_lerobot` made."""
-    values = json.loads(described.read_text())
-    description = Description.from_json(values["description"])
-    steps = int(ends[-1])
+    """A dataset that `write_lerobot` made, and nobody changed since."""
+    description, ends = Description.from_json(ours["description"]), np.cumsum(recording.lengths)
     shapes = {key: field.shape for key, field in description.spec.observation.items()}
     shapes |= {"action": description.spec.action.shape, "reward": (), "terminated": (), **description.extra}
     stored = {**recording.columns, **{name: decode_png(s) for name, s in recording.stills.items()}}
-    arrays = {key: stored[column].reshape(steps, *shapes[key]) for key, column in values["columns"].items()}
-    success = None if values["success"] is None else np.array(values["success"], dtype=bool)
-    return assemble(description, arrays, ends, success, spec=spec, control_hz=control_hz, choice=observation)
+    arrays = {key: stored[column].reshape(ends[-1], *shapes[key]) for key, column in ours["columns"].items()}
+    return assemble(
+        description,
+        arrays,
+        ends,
+        _success(recording.columns, ends),
+        spec=spec,
+        control_hz=control_hz,
+        choice=observation,
+    )
 
 
 def _decode(
@@ -123,33 +130,15 @@ def _foreign(
     columns, ends = recording.columns, np.cumsum(recording.lengths)
     if words := info.of_kind("string", "language", "audio"):
         note(metadata, f"columns that do not hold numbers are left out: {words}")
-    steps = int(ends[-1])
-    seen = {
-        name: array.reshape(steps, *info.features[name]["shape"])
-        for name, array in columns.items()
-        if name.startswith("observation.")
-    }
-    names = {
-        our_key(name, ""): element_names(info.features[name]) for name in (*seen, "action") if name in columns
-    }
-    seen |= cameras
-    keys = {name: our_key(name, info.features[name]["dtype"]) for name in seen}
+    observed = [name for name in columns if name.startswith("observation.")]
+    names = {our_key(n, ""): element_names(info.features[n]) for n in (*observed, "action") if n in columns}
+    found = {our_key(n, ""): columns[n].reshape(ends[-1], *info.features[n]["shape"]) for n in observed}
+    found |= {our_key(n, "image"): frames for n, frames in cameras.items()}
     order = sorted(recording.tasks)
-    extra = {
-        name: array
-        for name, array in columns.items()
-        if name not in seen and name not in _ROLES and name not in INDEX_COLUMNS
-    }
-    extra |= {f"column.{name}": extra.pop(name) for name in list(extra) if name in keys.values()}
-    if "task_index" in columns:
-        extra["task_index"] = np.searchsorted(order, columns["task_index"])
-    timestamp = columns.get("timestamp")
-    if timestamp is not None and not np.array_equal(timestamp, timestamps(ends, info.fps)):
-        extra["timestamp"] = timestamp
     return derive(
-        {keys[name]: array for name, array in seen.items()},
+        found,
         {ours: columns[theirs] for theirs, ours in _ROLES.items() if theirs in columns},
-        extra,
+        _extra(columns, ends, found, order, info.fps),
         ends,
         spec=spec,
         control_hz=agreed_rate(info.fps, control_hz),
@@ -160,9 +149,24 @@ def _foreign(
     )
 
 
+def _extra(
+    columns: Mapping[str, Array], ends: Array, found: Mapping[str, Array], order: list[int], fps: float
+) -> dict[str, Array]:
+    """What is neither observed nor derivable: tasks, odd timestamps, and columns that only this dataset has."""
+    extra: dict[str, Array] = {}
+    for name, array in columns.items():
+        if name == "task_index":
+            extra[name] = np.searchsorted(order, array)  # counts the sorted tasks
+        elif name == "timestamp":
+            if not np.array_equal(array, timestamps(ends, fps)):
+                extra[name] = array
+        elif name == "next.success":
+            if not np.array_equal(np.flatnonzero(array), ends[any_step(array, ends)] - 1):
+                extra[name] = array  # says when, not only whether
+        elif not name.startswith("observation.") and name not in (*_ROLES, *INDEX_COLUMNS):
+            extra[f"column.{name}" if name in found else name] = array
+    return extra
+
+
 def _success(columns: dict[str, Array], ends: Array) -> Array | None:
-    """Whether any step of an episode was marked a success."""
-    if "next.success" not in columns:
-        return None
-    starts = np.concatenate([[0], ends[:-1]])
-    return np.logical_or.reduceat(columns["next.success"].astype(bool), starts)
+    return any_step(columns["next.success"], ends) if "next.success" in columns else None

@@ -138,3 +138,8 @@ def frame_indices(ends: Array) -> Array:
 def timestamps(ends: Array, fps: float) -> Array:
     """(N,) float32 seconds since the start of each episode."""
     return (frame_indices(ends) / fps).astype(np.float32)
+
+
+def any_step(flags: Array, ends: Array) -> Array:
+    """(M,) whether any step of each episode is marked."""
+    return np.logical_or.reduceat(flags.astype(bool).reshape(len(flags)), ends - np.diff(ends, prepend=0))

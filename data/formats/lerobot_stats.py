@@ -12,8 +12,9 @@ Statistics = dict[str, Array]
 
 
 def column_statistics(array: Array) -> Statistics:
-    """Per element over the steps of (N, ...); a scalar column has one element."""
-    array = array.reshape(len(array), -1) if array.ndim == 1 else array
+    """Per element of the last axis of (N, ...), over steps and any axes between; a scalar column has one element."""
+    steps = len(array)
+    array = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
     x = array.astype(np.float64)
     quantiles = np.quantile(x, list(_QUANTILES.values()), axis=0)
     return {
@@ -21,7 +22,7 @@ def column_statistics(array: Array) -> Statistics:
         "max": array.max(axis=0),
         "mean": x.mean(axis=0),
         "std": x.std(axis=0),
-        "count": np.array([len(array)]),
+        "count": np.array([steps]),
         **dict(zip(_QUANTILES, quantiles, strict=True)),
     }
 

@@ -15,7 +15,7 @@ from ..errors import DataError
 from ..files import atomic_folder, check_replaceable
 from .description import DESCRIPTION_KEY, Description, columns
 from .frames import encode_png
-from .lerobot_info import frame_indices, their_name, timestamps
+from .lerobot_info import any_step, frame_indices, their_name, timestamps
 from .lerobot_stats import Statistics, column_statistics, image_statistics, merge, plain
 from .opening import require
 from .parquet import from_array
@@ -36,8 +36,11 @@ def write_lerobot(episodes: Episodes, path: Path | str, *, file_megabytes: int =
     require("pyarrow", "writing LeRobot datasets")
     path = Path(path)
     layout = _layout(episodes)
-    success = None if episodes.success is None else episodes.success.tolist()
-    ours = {"description": Description.of(episodes).to_json(), "columns": layout.names, "success": success}
+    ours = {
+        "description": Description.of(episodes).to_json(),
+        "columns": layout.names,
+        "steps": episodes.steps,
+    }
     check_replaceable(path, "meta/info.json")
     with atomic_folder(path) as root:
         (root / "meta").mkdir()
@@ -76,6 +79,9 @@ def _layout(episodes: Episodes) -> _Layout:
     if episodes.success is not None:
         made["next.success"] = np.zeros(episodes.steps, bool)
         made["next.success"][episodes.ends - 1] = episodes.success
+        recorded = episodes.extra.get("next.success", made["next.success"])
+        if not np.array_equal(any_step(recorded, episodes.ends), episodes.success):
+            raise DataError("success and the extra array 'next.success' disagree; drop one of them")
     replaceable = ("timestamp", "task_index", "next.success")
     for column in names.values():
         if list(names.values()).count(column) > 1 or (column in made and column not in replaceable):

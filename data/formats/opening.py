@@ -28,6 +28,8 @@ def reading(path: Path, what: str, *failures: type[Exception]) -> Iterator[None]
     try:
         yield
     except SensorimotorError as error:
+        if str(path) in str(error):
+            raise
         raise type(error)(f"{path}: {error}") from error
     except (OSError, EOFError, KeyError, ValueError, *failures) as error:
         raise DataError(
