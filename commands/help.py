@@ -1,0 +1,221 @@
+"""What `--help` prints. Nothing here imports a verb, so help is there at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verb:
+    """The help of one verb.
+
+    Attributes:
+        summary: one line for the overview.
+        usage: what follows the verb.
+        about: a paragraph.
+        keys: the keys people set most, and what they mean.
+        examples: (command without `sensorimotor`, what it does).
+    """
+
+    summary: str
+    usage: str
+    about: str
+    keys: Mapping[str, str]
+    examples: tuple[tuple[str, str], ...]
+
+
+_DATASETS = "robomimic HDF5, Diffusion Policy Zarr (folder or zip), LeRobotDataset v2.1 and v3.0, npz, folder"
+_EVALUATION_KEYS = {
+    "episodes": "number of unseen starts (50)",
+    "seed": "first start; 100000 and up to report, 200000 and up to choose (100000)",
+    "video": "episodes recorded as MP4 (3)",
+    "baselines": "hold_still,random,nearest,regressor: which to run on the same starts",
+    "execution": "receding_horizon or temporal_ensemble",
+}
+
+VERBS: Mapping[str, Verb] = {
+    "train": Verb(
+        summary="train a policy on demonstrations, then evaluate it",
+        usage="[experiment=NAME] [key=value ...]",
+        about=(
+            "Checks the data, holds some episodes out, trains, evaluates beside the baselines, and leaves everything in "
+            "one run folder. Ctrl-C or SIGTERM saves first; resume=true goes on exactly where it stopped."
+        ),
+        keys={
+            "experiment": "push_t, push_t_human, push_t_human_published, recordings (push_t)",
+            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, regressor, nearest, "
+            "diffusion_unet_published, diffusion_transformer_published (flow)",
+            "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
+            "training": "preset: as the policy learns well; smoke: a minute to see that everything runs",
+            "training.steps": "number of updates; training.minutes=5 also ends it",
+            "data.path": f"{_DATASETS}; `bundled` for push_t's own demonstrations",
+            "data.mirror": "also learn from every episode mirrored, where the task has that symmetry",
+            "task": "push_t, push_t_human, or null to evaluate nothing",
+            "run": "the run folder (runs/<experiment>-<time>)",
+            "resume": "true goes on with an interrupted run, or begins it",
+            "seed": "of everything random (0)",
+            **{f"evaluation.{key}": text for key, text in _EVALUATION_KEYS.items()},
+        },
+        examples=(
+            ("train experiment=push_t", "the bundled demonstrations, evaluated on 50 unseen starts"),
+            (
+                "train experiment=push_t_human data.path=pusht_cchi_v7_replay.zarr.zip policy=diffusion",
+                "the published benchmark",
+            ),
+            (
+                "train experiment=recordings data.path=my_robot.hdf5 policy.trunk=mlp",
+                "your own recordings, no simulation",
+            ),
+            ("train run=runs/quickstart resume=true", "go on with a run that was interrupted"),
+        ),
+    ),
+    "eval": Verb(
+        summary="measure a trained policy: success with interval, score, latency, videos",
+        usage="checkpoint=FOLDER [key=value ...]",
+        about=(
+            "Runs the policy on starts that training never saw and writes evaluation.json and videos into the run folder. "
+            "The task is the one the run was trained for, unless task= says otherwise."
+        ),
+        keys={
+            "checkpoint": "a run folder (its best checkpoint) or a checkpoint folder",
+            **_EVALUATION_KEYS,
+            "task": "push_t or push_t_human, with task.<key> to change it",
+            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun; then sampler.steps (as trained)",
+            "worlds": "episodes run together (50)",
+            "out": "where evaluation.json and videos go (the run folder)",
+        },
+        examples=(
+            ("eval checkpoint=runs/quickstart", "50 unseen starts, beside doing nothing and random actions"),
+            (
+                "eval checkpoint=runs/quickstart episodes=200 video=0 baselines=nearest,random",
+                "a narrower interval",
+            ),
+            (
+                "eval checkpoint=runs/quickstart sampler=flow_euler sampler.steps=2 out=runs/two_steps",
+                "the same policy with two network calls per plan",
+            ),
+        ),
+    ),
+    "demos": Verb(
+        summary="record demonstrations of the scripted expert",
+        usage="out=FILE [key=value ...]",
+        about="Plans with the simulator itself and keeps the episodes that succeed. The file is robomimic HDF5.",
+        keys={
+            "out": "the file to write",
+            "episodes": "number of successful episodes to keep (100)",
+            "seed": "first start (0); keep away from 100000 and up, which are for evaluation",
+            "task": "push_t, with task.<key> to change it",
+            "overwrite": "true replaces an existing file",
+        },
+        examples=(
+            ("demos out=demos.hdf5 episodes=200", "200 demonstrations of push_t"),
+            (
+                "demos out=more.hdf5 episodes=50 seed=5000 task.start_range=0.1",
+                "other starts, nearer to the goal",
+            ),
+        ),
+    ),
+    "convert": Verb(
+        summary="turn one dataset format into another, bit for bit",
+        usage="source=PATH target=PATH [key=value ...]",
+        about=f"Formats: {_DATASETS}. What was written is read back and compared before the command ends.",
+        keys={
+            "source": "file or folder to read",
+            "target": "file or folder to write; the suffix says the format (.hdf5, .zarr, .zip, .npz, none: folder)",
+            "source_format": "robomimic, zarr, lerobot, npz or folder (found out)",
+            "target_format": "the same, e.g. lerobot, which has no suffix (from the suffix)",
+            "control_hz": "control steps per second, for files that do not say",
+            "skip_bad": "true leaves out episodes with NaN or infinity, reports them, and ends with exit code 3",
+            "overwrite": "true replaces an existing target",
+        },
+        examples=(
+            ("convert source=demos.hdf5 target=demos.zarr.zip", "robomimic to Diffusion Policy"),
+            (
+                "convert source=demos.hdf5 target=demos_lerobot target_format=lerobot",
+                "to LeRobotDataset v3.0",
+            ),
+            (
+                "convert source=pusht_lowdim.npz target=pusht.hdf5 control_hz=10 skip_bad=true",
+                "arrays to robomimic",
+            ),
+        ),
+    ),
+    "inspect": Verb(
+        summary="show what a dataset holds: keys, shapes, units, lengths, statistics, a picture",
+        usage="path=PATH [key=value ...]",
+        about=f"Formats: {_DATASETS}. Numbers that are not finite are counted, not refused.",
+        keys={
+            "path": "file or folder to read",
+            "picture": "where the plot of the trajectories goes (beside the dataset); none writes no plot",
+            "format": "robomimic, zarr, lerobot, npz or folder (found out)",
+            "control_hz": "control steps per second, for files that do not say",
+        },
+        examples=(
+            ("inspect path=demos.hdf5", "the table, and demos.png beside the file"),
+            ("inspect path=pusht_lowdim.npz control_hz=10 picture=none", "the table only"),
+        ),
+    ),
+    "report": Verb(
+        summary="write one self-contained HTML page about a run",
+        usage="run=FOLDER [path=FILE]",
+        about=(
+            "Success beside the baselines, videos, training curves, latency, environment and configuration, in one file "
+            "that loads nothing from anywhere and can be sent by mail."
+        ),
+        keys={"run": "the run folder", "path": "where the page goes (report.html in the run folder)"},
+        examples=(
+            ("report run=runs/quickstart", "writes runs/quickstart/report.html"),
+            ("report run=runs/quickstart path=push_t.html", "somewhere else"),
+        ),
+    ),
+    "doctor": Verb(
+        summary="check this machine: versions, rendering, threads, GPU, disk, extras",
+        usage="[folder=PATH]",
+        about="Exit code 0 if everything needed is there, 1 if something has to be repaired; says what to type.",
+        keys={"folder": "where runs will be written, checked for space and permission (runs)"},
+        examples=(
+            ("doctor", "look at everything"),
+            ("doctor folder=/tmp/runs", "with the disk that runs will be written to"),
+        ),
+    ),
+}
+
+_WIDTH = 100
+
+
+def overview(version: str) -> str:
+    """The page of `sensorimotor --help`."""
+    verbs = "\n".join(f"  {name:<9}{verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"sensorimotor {version}: from demonstrations to a moving robot\n\n"
+        "usage: sensorimotor <verb> [key=value ...]\n\n"
+        f"{verbs}\n\n"
+        "sensorimotor <verb> --help     examples and the keys people set most\n"
+        "sensorimotor <verb> --config   every key with its value, without running anything\n\n"
+        "start here:\n"
+        "  sensorimotor doctor\n"
+        "  sensorimotor train experiment=push_t run=runs/quickstart\n"
+        "  sensorimotor report run=runs/quickstart\n\n"
+        "exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but something was left out\n"
+        "SENSORIMOTOR_DEBUG=1 shows where an error came from."
+    )
+
+
+def verb_help(name: str) -> str:
+    """The page of `sensorimotor <verb> --help`."""
+    verb = VERBS[name]
+    parts = [f"usage: sensorimotor {name} {verb.usage}", _wrap(verb.about, 0), "examples:"]
+    for command, meaning in verb.examples:
+        parts.append(f"  # {meaning}\n  sensorimotor {command}")
+    width = max(map(len, verb.keys)) + 2
+    keys = [f"  {key:<{width}}{_wrap(text, width + 2).lstrip()}" for key, text in verb.keys.items()]
+    parts.append("keys:\n" + "\n".join(keys))
+    parts.append(f"Every key with its value: sensorimotor {name} --config")
+    return "\n\n".join(parts[:3]) + "\n" + "\n\n".join(parts[3:])
+
+
+def _wrap(text: str, indent: int) -> str:
+    import textwrap
+
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent, break_on_hyphens=False
+    )

@@ -1,0 +1,121 @@
+"""A run folder as the commands after training see it.
+
+config.yaml          the resolved configuration
+environment.json     code revision, versions, machine
+metrics.jsonl        one row per line
+checkpoints/         last, best
+evaluation.json      written by `eval` and at the end of `train`
+videos/              MP4 files of evaluated episodes
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..data.errors import DataError
+from ..data.files import atomic_file
+from ..training.metrics import read_metrics
+
+EVALUATION = "evaluation.json"
+VIDEOS = "videos"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds; whatever is absent is empty.
+
+    Attributes:
+        folder: where it lies.
+        config: the resolved configuration.
+        environment: as `training/run.py` wrote it.
+        metrics: rows of metrics.jsonl.
+        evaluation: the content of evaluation.json.
+        outcome: the content of outcome.json.
+    """
+
+    folder: Path
+    config: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    outcome: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_run(folder: Path) -> Run:
+    """Read what is there.
+
+    Raises:
+        DataError: if the folder is absent, no run, or one of its files is damaged.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no run folder at {folder}{_others(folder)}")
+    run = Run(
+        folder,
+        config=read_yaml(folder / "config.yaml"),
+        environment=_read_json(folder / "environment.json"),
+        metrics=read_metrics(folder),
+        evaluation=_read_json(folder / EVALUATION),
+        outcome=_read_json(folder / "outcome.json"),
+    )
+    if not (run.config or run.metrics or run.evaluation):
+        raise DataError(
+            f"{folder} holds no config.yaml, metrics.jsonl or {EVALUATION}; give the folder that `train` wrote"
+        )
+    return run
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write strict JSON, whole or not at all; numbers that are not finite become null."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(finite(values), indent=2, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same plain values with null for NaN and infinities, which JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, or an empty one if there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: {error}; write it again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _others(folder: Path) -> str:
+    """A hint that names runs that do exist beside the one asked for."""
+    if not folder.parent.is_dir():
+        return f"; {folder.parent} does not exist either"
+    runs = sorted(
+        (p for p in folder.parent.iterdir() if (p / "config.yaml").exists()), key=lambda p: p.stat().st_mtime
+    )
+    return (
+        f"; there are {', '.join(str(p) for p in runs[-4:])}"
+        if runs
+        else "; train one with `sensorimotor train`"
+    )

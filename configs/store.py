@@ -1,0 +1,128 @@
+"""Everything Hydra may compose, registered in this one place.
+
+Nodes are plain mappings made from the dataclasses by `typed.plain`: a default is written once, in the code that uses
+it. Hydra's store is its own global; registering twice changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+
+from .typed import option_name, plain
+from .verbs import ConvertConfig, DoctorConfig, InspectConfig, ReportConfig
+
+_LIGHT = {"convert": ConvertConfig, "inspect": InspectConfig, "report": ReportConfig, "doctor": DoctorConfig}
+
+# What each verb composes, and what it starts from; later groups win over earlier ones.
+_CHOSEN: Mapping[str, Mapping[str, str | None]] = {
+    "train": {
+        "data": "push_t",
+        "task": "push_t",
+        "policy": "flow",
+        "training": "preset",
+        "experiment": "push_t",
+    },
+    "eval": {"task": None, "sampler": None},
+    "demos": {"task": "push_t"},
+}
+
+
+def root(verb: str) -> Any:
+    """The dataclass of a verb. Those that know policies and tasks take seconds to import, hence here."""
+    if verb in _LIGHT:
+        return _LIGHT[verb]
+    from .train import DemosConfig, EvalConfig, TrainConfig
+
+    return {"train": TrainConfig, "eval": EvalConfig, "demos": DemosConfig}[verb]
+
+
+def groups(verb: str) -> dict[str, list[str]]:
+    """The groups a verb composes, with the names of their options; `register` first."""
+    repository = ConfigStore.instance().repo
+    return {
+        group: sorted(name.removesuffix(".yaml") for name in repository[group])
+        for group in _CHOSEN.get(verb, {})
+    }
+
+
+def register(verb: str) -> None:
+    """Register a verb's root and the groups it composes."""
+    chosen = _CHOSEN.get(verb, {})
+    values = {
+        key: value for key, value in plain(root(verb)).items() if key not in chosen or key == "training"
+    }
+    if verb == "train":
+        values["training"]["seed"] = "${seed}"
+    defaults = ["_self_", *({group: option} for group, option in chosen.items())]
+    _store(verb, {"defaults": defaults, **values})
+    if "task" in chosen:
+        _register_tasks()
+    if "sampler" in chosen:
+        _register_samplers()
+    if "experiment" in chosen:
+        _register_policies()
+        _register_experiments()
+
+
+def _store(name: str, node: dict[str, Any], *, group: str | None = None, package: str | None = None) -> None:
+    ConfigStore.instance().store(name=name, node=node, group=group, package=package)
+
+
+def _register_tasks() -> None:
+    from ..sim.push_t import PushTConfig
+    from ..sim.push_t_human import PushTHumanConfig
+
+    for name, task in (("push_t", PushTConfig), ("push_t_human", PushTHumanConfig)):
+        _store(name, {"kind": task.__name__, **plain(task)}, group="task")
+
+
+def _register_samplers() -> None:
+    from ..policies.sampling import DDIM, DDPM, DPMSolver, FlowEuler, FlowHeun
+
+    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun):
+        _store(option_name(sampler), {"kind": sampler.__name__, **plain(sampler)}, group="sampler")
+
+
+def _register_policies() -> None:
+    """A policy brings the training settings it learns well with, hence the global package."""
+    from ..policies.presets import PRESETS
+
+    for name, preset in PRESETS.items():
+        policy = {"kind": type(preset.policy).__name__, **plain(preset.policy)}
+        training = {key: list(v) if isinstance(v, tuple) else v for key, v in preset.training.items()}
+        _store(name, {"policy": policy, "training": training}, group="policy", package="_global_")
+    _store("preset", {}, group="training")
+    smoke = {"steps": 50, "batch_size": 64, "warmup_steps": 5, "log_every": 10}
+    _store("smoke", smoke, group="training")
+
+
+def _register_experiments() -> None:
+    from .train import BUNDLED, DataConfig
+
+    sources = {
+        "push_t": {"path": BUNDLED},
+        "push_t_human": {"control_hz": 10.0, "mirror": True},
+        "recordings": {},
+    }
+    for name, source in sources.items():
+        _store(name, plain(DataConfig) | source, group="data")
+    everyone = ["hold_still", "random", "nearest", "regressor"]
+    experiments = {
+        "push_t": {"evaluation": {"baselines": everyone}},
+        "push_t_human": {
+            "defaults": [{"override /data": "push_t_human"}, {"override /task": "push_t_human"}],
+            "evaluation": {"baselines": everyone},
+        },
+        "push_t_human_published": {
+            "defaults": [
+                {"override /data": "push_t_human"},
+                {"override /task": "push_t_human"},
+                {"override /policy": "diffusion_unet_published"},
+            ],
+            "data": {"mirror": False},
+        },
+        "recordings": {"defaults": [{"override /data": "recordings"}, {"override /task": None}]},
+    }
+    for name, node in experiments.items():
+        _store(name, {**node, "name": name}, group="experiment", package="_global_")

@@ -1,0 +1,127 @@
+"""The configuration of `train`, `eval` and `demos`: what is learned from what, and how it is judged."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..data.errors import ConfigError
+from ..data.formats import Format
+from ..policies.factory import PolicyConfig
+from ..policies.sampling import SamplerConfig
+from ..sim.tasks import TaskConfig
+from ..training.config import TrainingConfig
+
+Baseline = Literal["hold_still", "random", "nearest", "regressor"]
+Execution = Literal["receding_horizon", "temporal_ensemble"]
+
+BUNDLED = "bundled"  # a data.path: the demonstrations that come with the package
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned from.
+
+    Attributes:
+        path: file or folder of a known format, or `bundled`.
+        format: its format; found out from the content if null.
+        control_hz: control steps per second, for formats that do not record them.
+        mirror: add the mirrored copy of every training episode, for tasks with a mirror symmetry.
+        held_out: share of the episodes kept out of training, for the held-out loss.
+        episodes: use only the first so many episodes; all if null.
+    """
+
+    path: str
+    format: Format | None = None
+    control_hz: float | None = None
+    mirror: bool = False
+    held_out: float = 0.05
+    episodes: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"data.held_out must lie in [0, 1), got {self.held_out}")
+        if self.episodes is not None and self.episodes < 1:
+            raise ConfigError(f"data.episodes must be at least 1, or null for all, got {self.episodes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a policy is judged.
+
+    Attributes:
+        episodes: number of starts; 0 evaluates nothing.
+        seed: the starts are seed, seed + 1, ...; 100000 and up to report, 200000 and up to choose.
+        video: how many of the first episodes are recorded.
+        baselines: evaluated on the same starts, for comparison.
+        execution: how a chunk of actions is executed.
+        worlds: how many episodes run together.
+    """
+
+    episodes: int = 50
+    seed: int = 100_000
+    video: int = 3
+    baselines: tuple[Baseline, ...] = ()
+    execution: Execution = "receding_horizon"
+    worlds: int = 50
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 0), ("seed", 0), ("video", 0), ("worlds", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        name: of the experiment, used for the run folder.
+        run: the run folder; `runs/<name>-<time>` if null.
+        resume: go on where the run was interrupted.
+        seed: of everything random.
+        data: what is learned from.
+        policy: what is trained.
+        training: how.
+        task: where it is evaluated; null for data without a simulation.
+        evaluation: how it is evaluated after training.
+    """
+
+    name: str
+    run: str | None = None
+    resume: bool = False
+    seed: int = 0
+    data: DataConfig
+    policy: PolicyConfig
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    task: TaskConfig | None = None
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(EvaluationConfig):
+    """Evaluate a trained policy.
+
+    Attributes:
+        checkpoint: folder of a run or of a checkpoint.
+        task: where; the task stored in the run if null.
+        sampler: how actions are drawn; as trained if null.
+        out: folder for evaluation.json and videos; the run folder if null.
+    """
+
+    checkpoint: str
+    task: TaskConfig | None = None
+    sampler: SamplerConfig | None = None
+    out: str | None = None
+    baselines: tuple[Baseline, ...] = ("hold_still", "random")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes < 1:
+            raise ConfigError(f"episodes must be at least 1, got {self.episodes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemosConfig:
+    """Record demonstrations."""
+
+    out: str
+    task: TaskConfig

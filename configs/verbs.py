@@ -1,0 +1,73 @@
+"""The configuration of each verb that needs no policy: what may be written after it, and the defaults."""
+
+from dataclasses import dataclass
+
+from ..data.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Turn one dataset format into another.
+
+    Attributes:
+        source: file or folder to read.
+        target: file or folder to write.
+        source_format: format of the source; found out from the file if null.
+        target_format: format of the target; found out from its name if null.
+        control_hz: control steps per second, for formats that do not record them.
+        overwrite: replace an existing target.
+        skip_bad: leave out episodes that hold NaN or infinity and report them, instead of stopping.
+    """
+
+    source: str
+    target: str
+    source_format: str | None = None
+    target_format: str | None = None
+    control_hz: float | None = None
+    overwrite: bool = False
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control_hz is not None and not 0 < self.control_hz < float("inf"):
+            raise ConfigError(f"control_hz must be positive and finite, got {self.control_hz}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """Show what a dataset holds.
+
+    Attributes:
+        path: file or folder to read.
+        format: its format; found out from the file if null.
+        control_hz: control steps per second, for formats that do not record them.
+        picture: where the plot of the trajectories goes; beside the dataset if null, `none` for no plot.
+    """
+
+    path: str
+    format: str | None = None
+    control_hz: float | None = None
+    picture: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write one self-contained page about a run.
+
+    Attributes:
+        run: the run folder.
+        path: where the page goes; `report.html` in the run folder if null.
+    """
+
+    run: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Look at the machine.
+
+    Attributes:
+        folder: where runs will be written.
+    """
+
+    folder: str = "runs"
