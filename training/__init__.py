@@ -1,1 +1,1 @@
-"""Room of the house; see docs/architecture.md."""
+"""One training loop: order, optimiser, EMA, checkpoints, metrics. Knows no method; imports only data/."""
