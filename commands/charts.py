@@ -106,7 +106,7 @@ def lines(
 
 def intervals(rows: Sequence[Row], *, x_label: str) -> str:
     """One row per estimate: a dot, its 95 % interval, and the numbers to the right."""
-    left, right, step = 130, 120, 34
+    left, right, step = 146, 132, 34
     height = _TOP + step * len(rows) + _BOTTOM
     x = _Axis(0.0, 1.0, left, WIDTH - right)
     body = []
@@ -143,10 +143,10 @@ def histogram(
     counts = [0] * bins
     for v in data:
         counts[min(bins - 1, int((v - low) / (high - low) * bins))] += 1
-    height = HEIGHT - 40
+    height = HEIGHT - 60
     x = _Axis(low, high, _LEFT, WIDTH - _RIGHT)
     y = _Axis(0.0, max(counts) * 1.1, height - _BOTTOM, _TOP)
-    body = [_frame(x, y, height, x_label, "calls")]
+    body = [_frame(x, y, height, x_label, "" if shown else "calls")]
     step = (WIDTH - _RIGHT - _LEFT) / bins
     for i, count in enumerate(counts):
         if count:
@@ -157,17 +157,17 @@ def histogram(
             )
     if shown:
         at = x(shown[0])
-        body.append(_line(at, _TOP, at, height - _BOTTOM, "mark"))
+        body.append(_line(at, _TOP - 6, at, height - _BOTTOM, "mark"))
         anchor = "end" if at > WIDTH / 2 else "start"
-        body.append(_text(at + (-6 if anchor == "end" else 6), _TOP + 12, shown[1], "mark-label", anchor))
+        body.append(_text(at + (-6 if anchor == "end" else 6), 14, shown[1], "mark-label", anchor))
     return _svg(body, height, x_label)
 
 
 def strip(scores: Sequence[float], successes: Sequence[bool], labels: Sequence[str]) -> str:
     """One upright bar per episode, in the order given; a tooltip names each."""
-    height, gap = 120, 1.0
+    height, gap = HEIGHT - 60, 1.0
     wide = (WIDTH - _LEFT - _RIGHT) / max(len(scores), 1)
-    y = _Axis(0.0, 1.0, height - 22, 10)
+    y = _Axis(0.0, 1.0, height - 26, 14)
     body = [
         _line(_LEFT, y(1.0), WIDTH - _RIGHT, y(1.0), "grid"),
         _line(_LEFT, y(0), WIDTH - _RIGHT, y(0), "axis"),

@@ -13,6 +13,7 @@ import yaml
 
 from . import charts
 from .console import duration
+from .names import kind_name
 from .runs import Run
 from .style import CSS
 
@@ -33,9 +34,8 @@ def render(run: Run, *, created: str, version: str) -> str:
         _tiles(run),
         _comparison(run),
         _videos(run),
-        _episodes(run),
+        _side_by_side(_episodes(run), _latency(run)),
         _training(run),
-        _latency(run),
         _environment(run),
         _config(run),
     ]
@@ -49,10 +49,16 @@ def render(run: Run, *, created: str, version: str) -> str:
     )
 
 
+def _side_by_side(*sections: str) -> str:
+    present = [section for section in sections if section]
+    return f"<div class='sections'>{''.join(present)}</div>" if len(present) > 1 else "".join(present)
+
+
 def _title(run: Run) -> str:
     name = run.config.get("name") or run.folder.resolve().name
-    policy = run.config.get("policy", {}).get("kind", "")
-    return f"{name}: {policy.removesuffix('Config')} policy" if policy else str(name)
+    policy = run.config.get("policy", {})
+    words = [kind_name(part["kind"]) for part in (policy, policy.get("trunk", {})) if "kind" in part]
+    return f"{name}: {' '.join(words)} policy" if words else str(name)
 
 
 def _header(run: Run, created: str) -> str:
@@ -86,7 +92,7 @@ def _tiles(run: Run) -> str:
         tiles.append(_tile("score", f"{score['value']:.3f}", _decimals(score)))
         median, p95 = own["latency_ms"]["median"], own["latency_ms"]["p95"]
         if median is not None:
-            tiles.append(_tile("latency", f"{median:.1f} ms", f"median; 95 % under {p95:.1f} ms"))
+            tiles.append(_tile("latency", _ms(median), f"median; 95 % under {_ms(p95)}"))
     steps = max((row.get("step", 0) for row in run.metrics), default=0)
     if steps:
         seconds = run.outcome.get("seconds")
@@ -146,7 +152,6 @@ def _comparison(run: Run) -> str:
     )
     cells = "".join(
         f"<tr{' class=own' if i == 0 else ''}><td>{escape(r['policy'])}</td>"
-        f"<td class='n'>{_percent(r['success']['value'])}</td><td class='n'>{_percents(r['success'])}</td>"
         f"<td class='n'>{r['score']['value']:.3f}</td><td class='n'>{_decimals(r['score'])}</td>"
         f"<td class='n'>{_milliseconds(r)}</td></tr>"
         for i, r in enumerate(rows)
@@ -156,10 +161,10 @@ def _comparison(run: Run) -> str:
     starts = f"starts {min(seeds)} to {max(seeds)}, which training never saw" if seeds else "unseen starts"
     return (
         f"<section><h2>Success on {escape(str(task))}</h2>"
-        f"<p>{rows[0]['episodes']} episodes each, {starts}. Dot: share of successes; band: 95 % interval (Wilson).</p>"
-        f"<div class='wide'>{chart}</div><div class='scroll'><table><tr><th>policy</th><th class='n'>success</th><th class='n'>95 %</th>"
-        "<th class='n'>score</th><th class='n'>95 %</th><th class='n'>median latency</th></tr>"
-        f"{cells}</table></div></section>"
+        f"<p>{rows[0]['episodes']} episodes each, {starts}. Dot: share of successes; band: its 95 % interval "
+        f"(Wilson).</p><div class='pair'><div>{chart}</div><div class='scroll'><table><tr><th>policy</th>"
+        "<th class='n'>score</th><th class='n'>95 %</th><th class='n'>latency</th></tr>"
+        f"{cells}</table></div></div></section>"
     )
 
 
@@ -181,7 +186,7 @@ def _videos(run: Run) -> str:
     if not figures:
         return ""
     return (
-        "<section><h2>Episodes</h2><p>The first starts of the evaluation, not a selection.</p>"
+        "<section><h2>Videos</h2><p>The first starts of the evaluation, not a selection.</p>"
         f"<div class='videos'>{''.join(figures)}</div></section>"
     )
 
@@ -211,7 +216,7 @@ def _episodes(run: Run) -> str:
     )
     return (
         "<section><h2>Every episode</h2><p>Best score of each start; green: success. "
-        f"{escape(listed)}</p><div class='wide'>{chart}</div></section>"
+        f"{escape(listed)}</p>{chart}</section>"
     )
 
 
@@ -263,7 +268,7 @@ def _latency(run: Run) -> str:
     )
     return (
         "<section><h2>Latency</h2><p>Time of one prediction for one robot, observation encoding included."
-        f"{budget}</p><div class='wide'>{chart}</div></section>"
+        f"{budget}</p>{chart}</section>"
     )
 
 
@@ -308,6 +313,10 @@ def _decimals(interval: Mapping[str, Any]) -> str:
     return f"[{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
+def _ms(value: float) -> str:
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
+
+
 def _milliseconds(evaluation: Mapping[str, Any]) -> str:
     median = evaluation["latency_ms"]["median"]
-    return f"{median:.2f} ms" if median is not None else ""
+    return _ms(median) if median is not None else ""

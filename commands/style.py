@@ -35,7 +35,8 @@ section {
   display: block; text-transform: uppercase; letter-spacing: 0.05em; font-size: 0.72rem; margin-bottom: 4px;
 }
 .tile.main b { color: var(--own); }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 22px 28px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 22px 28px; align-items: center; }
+.pair > div { min-width: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
@@ -46,7 +47,8 @@ tr:last-child td, tr:last-child th { border-bottom: 0; }
 .facts td { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
 .facts td { white-space: normal; }
-.wide { max-width: 760px; margin-bottom: 14px; }
+.sections { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 0 18px; }
+.sections section { min-width: 0; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 230px), 1fr)); gap: 16px; }
 figure { margin: 0; }
 figure video, figure img { width: 100%; border-radius: 8px; display: block; background: #20242a; }
@@ -79,7 +81,7 @@ svg .point.own { fill: var(--own); } svg .point.other { fill: var(--other); }
 @media (max-width: 560px) {
   section { padding: 16px 14px; }
   header h1 { font-size: 1.5rem; }
-  svg { font-size: 16px; } svg .tick { font-size: 15px; } svg .name, svg .note { font-size: 15px; }
+  svg { font-size: 16px; } svg .tick { font-size: 15px; } svg .name, svg .note { font-size: 14px; }
 }
 @media print { body { background: #fff; } section { break-inside: avoid; } }
 """

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..data.errors import ConfigError
 from ..data.schema import nearest
+from .resume import resumed
 from .store import groups, register, root
 from .typed import alternatives, build, plain
 
@@ -51,10 +52,11 @@ def tree(verb: str, words: Sequence[str]) -> dict[str, Any]:
     chosen = [override for override in overrides if override.key_or_group in known]
     for override in chosen:
         _check_option(override, known[override.key_or_group])
-    values = _compose(verb, chosen)
-    for override in overrides:
-        if override.key_or_group not in known:
-            _set(verb, values, override)
+    single = [override for override in overrides if override.key_or_group not in known]
+    values = _with(verb, _compose(verb, chosen), single)
+    if values.get("resume") is True:
+        stored = resumed(values, [override.key_or_group for override in chosen])
+        values = values if stored is None else _with(verb, stored, single)
     return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # pyright: ignore[reportReturnType]
 
 
@@ -72,6 +74,12 @@ def _compose(verb: str, chosen: Sequence[Override]) -> dict[str, Any]:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"cannot combine {' '.join(words)}: {first}") from error
     return OmegaConf.to_container(config, resolve=False)  # pyright: ignore[reportReturnType]
+
+
+def _with(verb: str, values: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    for override in overrides:
+        _set(verb, values, override)
+    return values
 
 
 def _set(verb: str, values: dict[str, Any], override: Override) -> None:

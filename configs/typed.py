@@ -23,10 +23,7 @@ def plain(config: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(config if isinstance(config, type) else type(config))
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        if isinstance(config, type):
-            value = _default(field)
-        else:
-            value = getattr(config, field.name)
+        value = _default(field) if isinstance(config, type) else getattr(config, field.name)
         values[field.name] = _plain(value, choice=len(_classes(hints[field.name])) > 1)
     return values
 
@@ -47,7 +44,12 @@ def build(choices: Any, values: Mapping[str, Any], *, where: str = "") -> Any:
 
 def option_name(choice: type) -> str:
     """How a class is written on the command line: `FlowEuler` is `flow_euler`, `UNetConfig` is `unet`."""
-    name = choice.__name__.removesuffix("Config")
+    return kind_name(choice.__name__)
+
+
+def kind_name(kind: str) -> str:
+    """The same, from the name of the class, as a stored `kind` gives it."""
+    name = kind.removesuffix("Config")
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z])", "_", name).lower()
 
 

@@ -1,0 +1,84 @@
+"""`sensorimotor eval`: how good is a trained policy, with intervals."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from ..configs.train import Baseline, EvalConfig, TrainConfig
+from ..configs.typed import build
+from ..data.errors import ConfigError
+from ..policies.factory import find_checkpoint, load, make_policy
+from ..policies.nearest import NearestConfig
+from ..policies.policy import GenerativePolicy, Policy
+from ..sim.tasks import TaskConfig
+from .console import Screen
+from .judging import judge
+from .learning import load_lesson
+from .names import policy_name
+from .runs import EVALUATION, read_yaml
+
+
+def run(config: EvalConfig, screen: Screen) -> int:
+    """Evaluate, write evaluation.json and videos, print the table."""
+    checkpoint = find_checkpoint(config.checkpoint)
+    trained = trained_as(checkpoint)
+    policy = load(checkpoint)
+    if config.sampler is not None:
+        if not isinstance(policy, GenerativePolicy):
+            raise ConfigError(f"sampler= is for policies that sample; {type(policy).__name__} does not")
+        policy.sampler = config.sampler
+    out = Path(config.out) if config.out else run_folder(checkpoint)
+    screen.note(f"evaluating {checkpoint}")
+    judge(
+        policy,
+        policy_name(policy.config),
+        _task(config, trained, checkpoint),
+        config,
+        out,
+        screen,
+        fitted=fitted_baselines(trained, run_folder(checkpoint)) if trained else {},
+        now=datetime.now(),
+    )
+    screen.say(f"written: {out / EVALUATION}")
+    if (out / "config.yaml").exists():
+        screen.say(f"next: sensorimotor report run={out}")
+    return 0
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run a checkpoint belongs to, or else its own folder."""
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent
+    return checkpoint
+
+
+def trained_as(checkpoint: Path) -> TrainConfig | None:
+    """The configuration of the run a checkpoint belongs to, if it is still beside it."""
+    folder = run_folder(checkpoint)
+    values = read_yaml(folder / "config.yaml") if folder != checkpoint else {}
+    return build(TrainConfig, values) if values else None
+
+
+def fitted_baselines(trained: TrainConfig, folder: Path) -> dict[Baseline, Callable[[], Policy]]:
+    """What makes the baselines that learn from the run's data."""
+
+    def nearest() -> Policy:
+        lesson = load_lesson(trained.data, trained.task, seed=trained.seed)
+        return make_policy(NearestConfig(chunk=trained.policy.chunk), lesson.training)
+
+    def regressor() -> Policy:
+        return load(regressor_folder(folder))
+
+    return {"nearest": nearest, "regressor": regressor}
+
+
+def regressor_folder(folder: Path) -> Path:
+    """Where a run keeps the regressor it is compared with."""
+    return folder / "baselines" / "regressor"
+
+
+def _task(config: EvalConfig, trained: TrainConfig | None, checkpoint: Path) -> TaskConfig:
+    task = config.task or (trained.task if trained else None)
+    if task is None:
+        raise ConfigError(f"{checkpoint} does not say its task; give one, as in task=push_t")
+    return task

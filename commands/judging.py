@@ -1,0 +1,156 @@
+"""Policies on a task beside the baselines: run, shown as a table, written to evaluation.json."""
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, assert_never
+
+import torch
+from rich.table import Table
+from rich.text import Text
+
+from ..configs.train import Baseline, EvaluationConfig
+from ..data.errors import ConfigError
+from ..data.schema import to_mapping
+from ..data.spec import Spec
+from ..policies.execution import RecedingHorizon, Runner, TemporalEnsemble
+from ..policies.policy import Policy
+from ..sim.baselines import HoldStill, UniformRandom
+from ..sim.evaluation import Evaluation, evaluate
+from ..sim.tasks import TaskConfig, make_task
+from .console import Screen
+from .runs import EVALUATION, VIDEOS, write_json
+
+NAMES: Mapping[Baseline, str] = {
+    "hold_still": "hold still",
+    "random": "random actions",
+    "nearest": "nearest neighbour",
+    "regressor": "regressor",
+}
+_TASK_NAMES = {"PushTConfig": "push_t", "PushTHumanConfig": "push_t_human"}
+
+
+def judge(
+    policy: Policy,
+    name: str,
+    task: TaskConfig,
+    config: EvaluationConfig,
+    folder: Path,
+    screen: Screen,
+    *,
+    fitted: Mapping[Baseline, Callable[[], Policy]],
+    now: datetime,
+) -> dict[str, Any]:
+    """Evaluate a policy and the wanted baselines on the same starts; show the table, write the files.
+
+    Args:
+        policy: what is evaluated.
+        name: of the policy, in tables.
+        task: where.
+        config: how.
+        folder: gets evaluation.json and videos/.
+        screen: shows progress and the table.
+        fitted: makes the baselines that need data.
+        now: written into the file.
+
+    Returns:
+        What was written.
+    """
+    worlds = make_task(task, worlds=min(config.worlds, config.episodes))
+    try:
+        contenders = [(name, policy)]
+        for baseline in config.baselines:
+            contenders.append((NAMES[baseline], _baseline(baseline, worlds.spec, fitted)))
+        results: list[Evaluation] = []
+        for title, contender in contenders:
+            own = contender is policy
+            with screen.progress(f"evaluating {title}") as update:
+                results.append(
+                    evaluate(
+                        contender,
+                        worlds,
+                        episodes=config.episodes,
+                        first_seed=config.seed,
+                        runner=_runner(config) if own else None,
+                        videos=min(config.video, config.episodes) if own else 0,
+                        folder=folder / VIDEOS if own and config.video else None,
+                        name=title,
+                        progress=update,
+                    )
+                )
+    finally:
+        worlds.close()
+    values = {
+        "when": f"{now:%Y-%m-%d %H:%M}",
+        "task_name": _TASK_NAMES.get(type(task).__name__, type(task).__name__),
+        "task": to_mapping(task),
+        "control_hz": policy.spec.control_hz,
+        "execute": policy.spec.execute if config.execution == "receding_horizon" else 1,
+        "execution": config.execution,
+        "sampler": _sampler(policy),
+        "policy": _relative(results[0].to_dict(), folder),
+        "baselines": [result.to_dict() for result in results[1:]],
+    }
+    write_json(folder / EVALUATION, values)
+    screen.table(table(results))
+    return values
+
+
+def _baseline(name: Baseline, spec: Spec, fitted: Mapping[Baseline, Callable[[], Policy]]) -> Policy:
+    match name:
+        case "hold_still":
+            return HoldStill(spec)
+        case "random":
+            return UniformRandom(spec)
+        case "nearest" | "regressor":
+            if name not in fitted:
+                raise ConfigError(
+                    f"the baseline {name!r} needs the data of the run; give the run folder as checkpoint=, or leave it out"
+                )
+            return fitted[name]()
+        case _:
+            assert_never(name)
+
+
+def _runner(config: EvaluationConfig) -> Callable[[Policy, torch.Generator], Runner]:
+    match config.execution:
+        case "receding_horizon":
+            return lambda policy, generator: RecedingHorizon(policy, generator=generator)
+        case "temporal_ensemble":
+            return lambda policy, generator: TemporalEnsemble(policy, generator=generator)
+        case _:
+            assert_never(config.execution)
+
+
+def _sampler(policy: Policy) -> dict[str, Any] | None:
+    sampler = getattr(policy, "sampler", None)
+    return None if sampler is None else to_mapping(sampler)
+
+
+def _relative(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Video paths relative to the folder, so that it can be moved."""
+    return values | {"videos": [Path(os.path.relpath(path, folder)).as_posix() for path in values["videos"]]}
+
+
+def table(results: list[Evaluation]) -> Table:
+    """One row per policy: success and score with 95 % intervals, and latency."""
+    first = results[0]
+    shown = Table(
+        title=f"{len(first.seeds)} starts, seeds {first.seeds[0]} to {first.seeds[-1]}; intervals are 95 %",
+        title_justify="left",
+        title_style="dim",
+        header_style="bold",
+        pad_edge=False,
+    )
+    shown.add_column("policy", no_wrap=True)
+    for column in ("success", "score", "median", "95th"):
+        shown.add_column(
+            column if column in ("success", "score") else f"{column} ms", justify="right", no_wrap=True
+        )
+    for i, result in enumerate(results):
+        summary = result.to_dict()["latency_ms"]
+        times = [f"{summary[key]:.2f}" if summary[key] is not None else "" for key in ("median", "p95")]
+        cells = [result.policy, result.success_rate.percent(), result.mean_reward.decimal(), *times]
+        shown.add_row(*(Text(cell) for cell in cells), style="bold" if i == 0 else "")
+    return shown
