@@ -16,15 +16,17 @@ def column_statistics(array: Array) -> Statistics:
     steps = len(array)
     array = array.reshape(-1, array.shape[-1] if array.ndim > 1 else 1)
     x = array.astype(np.float64)
-    quantiles = np.quantile(x, list(_QUANTILES.values()), axis=0)
-    return {
-        "min": array.min(axis=0),
-        "max": array.max(axis=0),
-        "mean": x.mean(axis=0),
-        "std": x.std(axis=0),
-        "count": np.array([steps]),
-        **dict(zip(_QUANTILES, quantiles, strict=True)),
-    }
+    ends = x if array.dtype == np.uint64 else array  # Parquet's lists of Python numbers are signed
+    with np.errstate(invalid="ignore"):  # data that is not finite has statistics that are not
+        quantiles = np.quantile(x, list(_QUANTILES.values()), axis=0)
+        return {
+            "min": ends.min(axis=0),
+            "max": ends.max(axis=0),
+            "mean": x.mean(axis=0),
+            "std": x.std(axis=0),
+            "count": np.array([steps]),
+            **dict(zip(_QUANTILES, quantiles, strict=True)),
+        }
 
 
 def image_statistics(images: Array) -> Statistics:
@@ -47,7 +49,8 @@ def merge(parts: list[Statistics]) -> Statistics:
         return np.tensordot(weights, np.stack([part[name] for part in parts]), axes=1)
 
     centre = mean("mean")
-    spread = np.stack([part["std"] ** 2 + (part["mean"] - centre) ** 2 for part in parts])
+    with np.errstate(invalid="ignore"):
+        spread = np.stack([part["std"] ** 2 + (part["mean"] - centre) ** 2 for part in parts])
     return {
         "min": np.min([part["min"] for part in parts], axis=0),
         "max": np.max([part["max"] for part in parts], axis=0),

@@ -1,17 +1,9 @@
-"""Diffusion Policy's replay buffer: a Zarr v2 store with `data/<key>` and `meta/episode_ends`, folder or zip.
-
-Every array's metadata is read and checked before the Zarr package sees the store: a Zarr v2 array may name any
-codec, one of which unpickles, and a chunk that is absent reads as zeros without a word.
-"""
+"""Diffusion Policy's replay buffer: a Zarr v2 store with `data/<key>` and `meta/episode_ends`, folder or zip."""
 
 import contextlib
-import json
-import math
-import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +15,8 @@ from ..spec import Spec
 from .description import DESCRIPTION_KEY, Description, assemble, columns
 from .foreign import Choice, derive, sort_columns
 from .opening import note, reading, require
+from .zarr_listing import Listing
 
-_CODECS = ("blosc", "bz2", "delta", "gzip", "lz4", "lzma", "shuffle", "zlib", "zstd")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -46,11 +38,10 @@ def read_zarr(
     path = Path(path)
     zarr = require("zarr", "reading Zarr")
     with reading(path, "Zarr v2 replay buffer", zipfile.BadZipFile, RuntimeError):
-        listing = _Listing.of(path)
-        listing.check()
+        listing = Listing.of(path)
         metadata: dict[str, Any] = {}
         text = listing.attributes.get(DESCRIPTION_KEY)
-        if absent := listing.absent_chunks():
+        if absent := listing.absent:
             message = f"{path}: chunks are absent and read as zeros: {absent}"
             if text is not None:
                 raise DataError(f"{message}; every chunk was written, so the store is damaged: copy it again")
@@ -78,89 +69,6 @@ def _open(zarr: Any, path: Path) -> Iterator[Any]:
         yield zarr.open_group(store, mode="r", zarr_format=2)
     finally:
         store.close()
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """Names of everything in a store, and its parsed metadata files."""
-
-    members: frozenset[str]
-    arrays: Mapping[str, Mapping[str, Any]]  # "data/state" -> its .zarray
-    attributes: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, path: Path) -> "_Listing":
-        if path.is_dir():
-            if (path / "zarr.json").exists():
-                raise DataError("this is a Zarr v3 store; write it again with zarr_format=2")
-            members = frozenset(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file())
-            return cls._parse(members, lambda name: (path / name).read_text())
-        with zipfile.ZipFile(path) as archive:
-            members = frozenset(name for name in archive.namelist() if not name.endswith("/"))
-            _check_members(members)
-            return cls._parse(members, lambda name: archive.read(name).decode())
-
-    @classmethod
-    def _parse(cls, members: frozenset[str], read: Callable[[str], str]) -> "_Listing":
-        arrays = {
-            name.removesuffix("/.zarray"): json.loads(read(name))
-            for name in sorted(members)
-            if name.endswith("/.zarray")
-        }
-        return cls(members, arrays, json.loads(read(".zattrs")) if ".zattrs" in members else {})
-
-    def names(self, group: str) -> list[str]:
-        """Arrays directly in a group."""
-        return [
-            name.split("/")[1]
-            for name in self.arrays
-            if name.count("/") == 1 and name.startswith(f"{group}/")
-        ]
-
-    def check(self) -> None:
-        """Refuse what is not a replay buffer, and codecs or types that could run code."""
-        if "meta/episode_ends" not in self.arrays or not self.names("data"):
-            raise DataError(
-                f"a replay buffer has data/<key> and meta/episode_ends; this has {list(self.arrays)}"
-            )
-        for name, array in self.arrays.items():
-            codecs = [array.get("compressor"), *(array.get("filters") or ())]
-            unknown = [c.get("id") for c in codecs if c is not None and c.get("id") not in _CODECS]
-            if unknown:
-                raise DataError(f"{name} uses the codec {unknown[0]!r}; allowed are {', '.join(_CODECS)}")
-            if not isinstance(array["dtype"], str) or array["dtype"][1] not in "fiub":
-                raise DataError(f"{name} holds {array['dtype']}; arrays must hold numbers or booleans")
-
-    def absent_chunks(self) -> dict[str, int]:
-        """How many chunks are absent, by array."""
-        counts = {}
-        for name, array in self.arrays.items():
-            grid = [math.ceil(n / c) for n, c in zip(array["shape"], array["chunks"], strict=True)]
-            present = sum(
-                _in_grid(m.removeprefix(f"{name}/"), grid) for m in self.members if m.startswith(name)
-            )
-            if present < math.prod(grid):
-                counts[name] = math.prod(grid) - present
-        return counts
-
-
-def _in_grid(chunk: str, grid: list[int]) -> bool:
-    if not re.fullmatch(r"\d+([./]\d+)*", chunk):
-        return False
-    index = [int(i) for i in re.split(r"[./]", chunk)]
-    return len(index) == len(grid) and all(i < n for i, n in zip(index, grid, strict=True))
-
-
-def _check_members(members: frozenset[str]) -> None:
-    for name in members:
-        if (
-            name.startswith(("/", "\\"))
-            or ".." in PurePosixPath(name.replace("\\", "/")).parts
-            or ":" in name
-        ):
-            raise DataError(
-                f"the zip names the member {name!r}, outside itself; get it from a source you trust"
-            )
 
 
 def write_zarr(episodes: Episodes, path: Path | str) -> None:
