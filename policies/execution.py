@@ -193,5 +193,6 @@ class TemporalEnsemble(_PlanningRunner):
         age = torch.arange(self.reach)
         opinions = self._plans[:, age, age]  # (B, P, A): what the chunk of j steps ago says about now
         order = self._count[:, None] - 1 - age  # i of the chunk of age j; negative where there is none
-        weight = torch.where(order >= 0, torch.exp(-self.decay * order), 0.0)
-        return (weight[..., None] * opinions).sum(1) / weight.sum(1, keepdim=True)
+        # The weights' sum is divided out in the exponent, so that no decay can overflow.
+        weight = torch.softmax(torch.where(order >= 0, -self.decay * order, -torch.inf), dim=1)
+        return (weight[..., None] * opinions).sum(dim=1)

@@ -40,6 +40,17 @@ class MLPConfig:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
+class PreciseLinear(nn.Linear):
+    """A layer that stays in float32 under autocast: bfloat16 would round positions to about half a percent."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        if not torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 class Block(nn.Module):
     """Normalise, modulate, two layers, add; the identity at the start of training."""
 
@@ -74,11 +85,11 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.step_width = config.step_width
         condition = condition_dim + config.step_width
-        self.inlet = nn.Linear(horizon * action_dim + condition, config.width)
+        self.inlet = PreciseLinear(horizon * action_dim + condition, config.width)
         self.condition = nn.Linear(condition, config.width) if config.modulation else None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.norm = nn.LayerNorm(config.width)
-        self.outlet = nn.Linear(config.width, horizon * action_dim)
+        self.outlet = PreciseLinear(config.width, horizon * action_dim)
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
         """Noised chunks (B, H, A), steps () or (B,), observation features (B, O, C) to (B, H, A)."""

@@ -26,6 +26,7 @@ class NetworkConfig:
         chunk: observations and window lengths.
         normalizer: how observations and actions are scaled.
         trunk: the network.
+        octaves: sines and cosines of every observed number, at this many doublings of frequency; 0 for none.
         relative: observation key whose latest value actions are offsets from, or None for absolute actions.
         observation_noise: standard deviation of noise added to normalised observations in training.
         mask_loss: leave repeated actions past an episode's edge out of the loss.
@@ -34,6 +35,7 @@ class NetworkConfig:
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
     normalizer: NormalizerConfig = field(default_factory=NormalizerConfig)
     trunk: TrunkConfig = field(default_factory=MLPConfig)
+    octaves: int = 0
     relative: str | None = None
     observation_noise: float = 0.0
     mask_loss: bool = False
@@ -42,6 +44,10 @@ class NetworkConfig:
         if not 0 <= self.observation_noise < float("inf"):
             raise ConfigError(
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
+            )
+        if not 0 <= self.octaves <= 16:
+            raise ConfigError(
+                f"octaves must lie in 0..16, got {self.octaves}; 4 suit positions in a workspace"
             )
         keys = self.chunk.observation
         if self.relative is not None and keys and self.relative not in keys:
@@ -82,7 +88,7 @@ class NetworkPolicy(Policy):
         self.relative = config.relative
         if self.relative is not None:
             check_origin(spec, self.relative)
-        self.encoder = LowDimEncoder(spec)
+        self.encoder = LowDimEncoder(spec, octaves=config.octaves)
         self.trunk: nn.Module = build_trunk(
             config.trunk,
             action_dim=spec.action_dim,
@@ -119,12 +125,17 @@ class NetworkPolicy(Policy):
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
         """Normalised target chunks (B, H, A) and the condition to predict them from."""
-        condition = self.encode(batch.observation)
-        target = self.normalize_action(batch.action.to(condition.values), condition)
-        if self.observation_noise:
-            noise = draw(condition.values.shape, generator, condition.values)
-            condition = Features(condition.values + self.observation_noise * noise, condition.origin)
-        return target, condition
+        clean = self.encode(batch.observation)
+        target = self.normalize_action(batch.action.to(clean.values), clean)
+        if not self.observation_noise:
+            return target, clean
+        noisy = {key: self._disturb(key, batch.observation[key], generator) for key in self.spec.observation}
+        return target, Features(self.encoder(noisy, self.normalizer), clean.origin)
+
+    def _disturb(self, key: str, x: Tensor, generator: torch.Generator) -> Tensor:
+        _, scale = self.normalizer.affine(key)
+        x = x.to(scale)
+        return x + self.observation_noise * scale * draw(x.shape, generator, x)
 
     def reduce(self, error: Tensor, mask: Tensor) -> Tensor:
         """Mean of element-wise errors (B, H, A); with `mask_loss`, over real actions only."""

@@ -101,6 +101,6 @@ def grid(schedule: BetaSchedule, steps: int) -> Tensor:
 
 def index_on_grid(s: Tensor, positions: Tensor) -> Tensor:
     """Fractional training step of s, linear between grid positions; exactly k where s is the grid's k-th position."""
-    right = torch.searchsorted(positions, s).clamp(1, len(positions) - 1)
+    right = torch.searchsorted(positions, s.contiguous()).clamp(1, len(positions) - 1)
     low, high = positions[right - 1], positions[right]
     return ((right - 1) + (s - low) / (high - low)).clamp(0, len(positions) - 1)

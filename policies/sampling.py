@@ -6,6 +6,7 @@ scheduler make one step. The initial noise stands unchanged at the first step a 
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
@@ -80,9 +81,11 @@ class FlowEuler:
 
     Attributes:
         steps: network calls.
+        temperature: standard deviation of the initial noise; below 1, samples keep closer to the likely ones.
     """
 
     steps: int = 10
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self)
@@ -94,10 +97,12 @@ class FlowHeun:
 
     Attributes:
         steps: steps from s = 1 to 0, evenly spaced.
+        temperature: standard deviation of the initial noise.
         correct_last: also correct the last step, with a velocity at s = 0, where few networks are trained.
     """
 
     steps: int = 5
+    temperature: float = 1.0
     correct_last: bool = False
 
     def __post_init__(self) -> None:
@@ -112,6 +117,8 @@ def _check(sampler: SamplerConfig) -> None:
     if sampler.steps < 1:
         raise ConfigError(f"{name} needs steps of at least 1, got {sampler.steps}")
     if isinstance(sampler, FlowEuler | FlowHeun):
+        if not 0 <= sampler.temperature < math.inf:
+            raise ConfigError(f"temperature must be at least 0 and finite, got {sampler.temperature}")
         return
     if sampler.beta_schedule not in BETA_SCHEDULES:
         raise ConfigError(
@@ -148,7 +155,7 @@ def generate(
         generator: source of the initial noise and of a stochastic sampler's noise; None seeds a fresh one with 0.
         prefix: (B', P, A) normalised actions that the chunks start with. At every step the start of the chunk is
             overwritten with the prefix, noised as far as the rest.
-        noise: (B', H, A) initial noise in place of a draw.
+        noise: (B', H, A) initial noise in place of a draw; a sampler's temperature scales it likewise.
     """
     device = policy.device
     if generator is None:
@@ -157,6 +164,8 @@ def generate(
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=generator.device)
         noise = noise.to(device)
+        if isinstance(sampler, FlowEuler | FlowHeun) and sampler.temperature != 1.0:
+            noise = sampler.temperature * noise
         ask = _Asker(policy, condition, noise, None if prefix is None else prefix.to(device))
         match sampler:
             case FlowHeun():

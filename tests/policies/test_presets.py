@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sensorimotor.data.errors import ConfigError
+from sensorimotor.data.schema import from_mapping, to_mapping
+from sensorimotor.data.windows import Windows
+from sensorimotor.policies.factory import PolicyConfig, make_policy
+from sensorimotor.policies.nearest import NearestConfig
+from sensorimotor.policies.policy import GenerativePolicy
+from sensorimotor.policies.presets import PRESETS, preset
+from sensorimotor.policies.sampling import DDIM, DDPM
+from sensorimotor.training.config import TrainingConfig
+
+TRAINABLE = [
+    name for name, p in PRESETS.items() if "published" not in name and not isinstance(p.policy, NearestConfig)
+]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_being_written_and_read(name: str) -> None:
+    config = PRESETS[name].policy
+    assert from_mapping(PolicyConfig, to_mapping(config)) == config
+    assert isinstance(TrainingConfig(**PRESETS[name].training), TrainingConfig)
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> None:
+    episodes = make_episodes(steps=(30, 30))
+    policy = make_policy(PRESETS[name].policy, episodes)
+    batch = Windows(episodes, policy.spec).batch(np.arange(32))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
+    losses = []
+    for i in range(30):
+        optimizer.zero_grad()
+        loss = policy(batch, torch.Generator().manual_seed(i % 3))
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("name", TRAINABLE)
+def test_presets_are_small(name: str, make_episodes: Callable) -> None:
+    policy = make_policy(PRESETS[name].policy, make_episodes())
+    assert sum(p.numel() for p in policy.parameters()) < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "horizon", "betas", "warmup"),
+    [
+        ("diffusion_unet_published", 16, (0.95, 0.999), 500),
+        ("diffusion_transformer_published", 10, (0.9, 0.95), 1000),
+    ],
+)
+def test_published_presets_are_the_published_numbers(
+    name: str, horizon: int, betas: tuple[float, float], warmup: int, make_episodes: Callable
+) -> None:
+    policy, training = preset(name).policy, TrainingConfig(**preset(name).training)
+    chunk = policy.chunk
+    assert (chunk.observation_steps, chunk.horizon, chunk.execute, chunk.start) == (2, horizon, 8, -1)
+    assert policy.sampler == DDPM(steps=100)  # pyright: ignore[reportAttributeAccessIssue]
+    assert (training.betas, training.warmup_steps, training.batch_size) == (betas, warmup, 256)
+    assert (training.learning_rate, training.schedule) == (1e-4, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("diffusion_unet_published", 65_353_218 + 430_080),
+        ("diffusion_transformer_published", 8_967_690 - 4_104),
+    ],
+)
+def test_published_presets_have_the_published_size_on_push_t(
+    name: str, expected: int, make_episodes: Callable
+) -> None:
+    # The cards count a U-Net for 10 condition numbers and a transformer for 3 steps of 19 observed and 10 commanded
+    # numbers; PushT has 2 steps of 20 and 2 commanded.
+    episodes = make_episodes(widths={"state": 2, "environment": 18})
+    policy = make_policy(PRESETS[name].policy, episodes)
+    assert sum(p.numel() for p in policy.parameters()) == expected
+
+
+def test_few_step_sampling_of_a_published_preset_is_one_line(make_episodes: Callable) -> None:
+    config = replace(preset("diffusion").policy, sampler=DDIM(steps=5))
+    policy = make_policy(config, make_episodes())
+    assert isinstance(policy, GenerativePolicy)
+    assert policy.sampler == DDIM(steps=5)
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'diffusion'"):
+        preset("difusion")
