@@ -21,7 +21,7 @@ from safetensors.torch import load_file, load_model, save_model
 from torch import Tensor, nn
 
 from ..data.errors import CheckpointError
-from ..data.files import atomic_folder, recover_folder
+from ..data.files import atomic_folder, check_replaceable, recover_folder
 
 MANIFEST = "manifest.json"
 MODEL = "model.safetensors"
@@ -77,7 +77,9 @@ def save_checkpoint(target: Path, *writers: Callable[[Path], None]) -> None:
 
     Raises:
         CheckpointError: if the disk is full or cannot be written; an earlier checkpoint at `target` is intact.
+        DataError: if `target` holds something else than a checkpoint.
     """
+    check_replaceable(target, MANIFEST)
     try:
         sweep(target)
         with atomic_folder(target) as folder:
@@ -114,8 +116,11 @@ def keep_copy(checkpoint: Path, step: int, keep: int) -> None:
     """Keep a numbered copy beside a checkpoint, and only the newest `keep` of those."""
     if keep == 0:
         return
+    target = checkpoint.with_name(f"step_{step:09d}")
     try:
-        with atomic_folder(checkpoint.with_name(f"step_{step:09d}")) as folder:
+        for left in target.parent.glob(".step_*.partial"):
+            shutil.rmtree(left)  # of a killed process
+        with atomic_folder(target) as folder:
             shutil.copytree(checkpoint, folder, copy_function=_link_or_copy, dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
         raise CheckpointError(

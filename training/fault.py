@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -31,8 +32,13 @@ def tensors_of(batch: Any, name: str = "batch") -> dict[str, Tensor]:
     return {k: t for key, value in pairs for k, t in tensors_of(value, f"{name}/{key}").items()}
 
 
-def dump_batch(folder: Path, fault: Fault, slices: Sequence[Microbatch], data: BatchSource) -> None:
-    """Write the global batch of a faulty update: its tensors, and the seeds that repeat it exactly."""
+def dump_batch(
+    folder: Path, fault: Fault, slices: Sequence[Microbatch], data: BatchSource
+) -> OSError | SafetensorError | None:
+    """Write the global batch of a faulty update: its tensors, and the seeds that repeat it exactly.
+
+    A disk that cannot be written is returned, not raised: the fault itself is what has to be reported.
+    """
     tensors: dict[str, Tensor] = {}
     for number, piece in enumerate(slices):
         # Cloned, because tensors of one batch may share memory, which safetensors refuses.
@@ -50,13 +56,29 @@ def dump_batch(folder: Path, fault: Fault, slices: Sequence[Microbatch], data: B
         ),
         "slices": described,
     }
-    with atomic_folder(folder) as temporary:
-        save_file(tensors, temporary / "batch.safetensors")
-        (temporary / "info.json").write_text(json.dumps(note, indent=2))
+    try:
+        with atomic_folder(folder) as temporary:
+            save_file(tensors, temporary / "batch.safetensors")
+            (temporary / "info.json").write_text(json.dumps(note, indent=2))
+    except (OSError, SafetensorError) as error:
+        return error
+    return None
 
 
-def fault_error(fault: Fault, dump: Path, last: Path, saved_step: int | None) -> TrainingError:
-    """The error that stops training, with the way to go on."""
+def fault_error(fault: Fault, dump: Path | Exception, last: Path, saved_step: int | None) -> TrainingError:
+    """The error that stops training, with the way to go on.
+
+    Args:
+        fault: what happened.
+        dump: where its batch was written, or why it could not be.
+        last: the checkpoint to resume from.
+        saved_step: its update number; None if there is no checkpoint yet.
+    """
+    batch = (
+        f"Its batch and seeds are in {dump} (`bad_inputs` in info.json names inputs that are not finite)"
+        if isinstance(dump, Path)
+        else f"Its batch could not be written: {dump}"
+    )
     way_on = (
         f"The checkpoint {last} of update {saved_step} is intact: resume from it, with a lower learning_rate or "
         "clip_norm if the inputs are sound"
@@ -65,5 +87,5 @@ def fault_error(fault: Fault, dump: Path, last: Path, saved_step: int | None) ->
     )
     return TrainingError(
         f"update {fault.step} is not finite: loss {fault.loss}, gradient norm {fault.gradient_norm}. "
-        f"Its batch and seeds are in {dump} (`bad_inputs` in info.json names inputs that are not finite). {way_on}"
+        f"{batch}. {way_on}"
     )

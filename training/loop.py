@@ -25,7 +25,7 @@ from .noise import Noise, borrowed_globals
 from .optimizer import make_optimizer
 from .order import Order
 from .progress import NoProgress, Progress, make_progress
-from .run import write_environment
+from .run import make_folder, write_environment
 from .schedule import learning_rate
 from .signals import stop_on_signal
 from .source import BatchSource, Movable, Trainable
@@ -139,12 +139,11 @@ class _Loop:
         )
         self.last, self.best = folder / "checkpoints" / "last", folder / "checkpoints" / "best"
         self.saved_step: int | None = None
-        # Reading a number from the CPU is free, from an accelerator or another process it is not.
-        self.reads_at_once = workers.count == 1 and workers.device.type == "cpu"
 
     def prepare(self, resume: bool) -> None:
         """Load the last checkpoint, or make sure that there is none to overwrite."""
         if self.workers.main:
+            make_folder(self.folder)
             sweep(self.last)
             sweep(self.best)
         self.workers.wait()
@@ -188,7 +187,7 @@ class _Loop:
         loss = self.accumulate_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm or math.inf)
         state.meter.add(state.step, loss, norm)
-        if self.reads_at_once:
+        if self.workers.reads_at_once:
             self.check()
         rate = learning_rate(state.step, config)
         for group in state.optimizer.param_groups:
@@ -267,11 +266,11 @@ class _Loop:
         fault = self.state.meter.read(self.workers.mean)
         if fault is None:
             return
-        dump = self.folder / "nan_batch"
+        dump, problem = self.folder / "nan_batch", None
         if self.workers.main:
             slices = [self.order.slice(fault.step, i) for i in range(self.order.slices)]
-            dump_batch(dump, fault, slices, self.data)
-        raise fault_error(fault, dump, self.last, self.saved_step)
+            problem = dump_batch(dump, fault, slices, self.data)
+        raise fault_error(fault, problem or dump, self.last, self.saved_step)
 
     def show(self, row: dict[str, float]) -> None:
         """Send a row to the metrics and to whoever watches."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from ..data.errors import TrainingError
 from ..data.files import atomic_file
 
 FILE = "metrics.jsonl"
@@ -25,7 +26,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Metrics:
-    """Appends rows; each is on its way to disk before the next update starts.
+    """Appends rows; each has left this process before the next update starts.
 
     A resumed run drops the rows after the step it resumes from, so that its file becomes the one that the
     uninterrupted run would have written.
@@ -41,10 +42,19 @@ class Metrics:
         self._board = _open_board(folder / "tensorboard", step) if tensorboard else None
 
     def write(self, row: Mapping[str, float | None]) -> None:
-        """Write one row; a number that is not finite becomes null, which JSON can hold."""
+        """Write one row; a number that is not finite becomes null, which JSON can hold.
+
+        Raises:
+            TrainingError: if the disk is full.
+        """
         row = {k: v if v is not None and math.isfinite(v) else None for k, v in row.items()}
-        self._file.write(_line(row))
-        self._file.flush()
+        try:
+            self._file.write(_line(row))
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self._file.name}: {error}; free some space, then resume from the last checkpoint"
+            ) from error
         if self._board is not None:
             for key, value in row.items():
                 if key != "step" and value is not None:
@@ -52,7 +62,8 @@ class Metrics:
 
     def close(self) -> None:
         """Close the files."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a row that could not be written has already been reported
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..data.errors import TrainingError
 from ..data.files import atomic_file
 
 _PACKAGES = (
@@ -24,6 +25,18 @@ _PACKAGES = (
     "safetensors",
 )
 _SOURCE = Path(__file__).resolve().parents[1]
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder.
+
+    Raises:
+        TrainingError: if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot make the run folder {folder}: {error}; choose another one") from error
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

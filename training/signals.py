@@ -23,7 +23,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()

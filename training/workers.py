@@ -30,6 +30,11 @@ class Workers:
         """Whether this process writes the files."""
         return self.rank == 0
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether a number can be read at no cost: not from an accelerator, nor from another process."""
+        return self.count == 1 and self.device.type == "cpu"
+
     def mean(self, x: Tensor) -> Tensor:
         """Average over processes."""
         return self.sum(x) / self.count if self.count > 1 else x

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sensorimotor.data.errors import CheckpointError
+from sensorimotor.data.errors import CheckpointError, DataError
 from sensorimotor.training.checkpoint import (
     keep_copy,
     load_weights,
@@ -151,6 +151,13 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
             load_weights(other, checkpoint)
 
 
+def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="holds other files"):
+        save(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+
+
 def test_a_writer_that_fails_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
     save(tmp_path / "last", 1.0)
 
@@ -184,6 +191,7 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_checkpoint(tmp_path: Pat
 def test_only_the_newest_copies_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15):
         save(tmp_path / "last", step)
+        (tmp_path / f".step_{step:09d}.1.partial").mkdir()  # as a killed process leaves it
         keep_copy(tmp_path / "last", step, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last", "step_000000010", "step_000000015"]
     assert saved_value(tmp_path / "step_000000010") == 10.0  # still whole after `last` was replaced

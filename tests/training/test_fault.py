@@ -46,6 +46,17 @@ def test_the_dump_names_bad_inputs_and_repeats_the_batch(tmp_path: Path) -> None
 def test_the_error_says_how_to_go_on() -> None:
     fault = Fault(7, float("nan"), float("inf"))
     saved = str(fault_error(fault, Path("dump"), Path("last"), 5))
+    assert "seeds are in dump" in saved
     assert "update 7" in saved
     assert "last of update 5 is intact: resume" in saved
     assert "start again" in str(fault_error(fault, Path("dump"), Path("last"), None))
+
+
+def test_a_dump_that_cannot_be_written_does_not_hide_the_fault(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    order, fault = Order(20, 4, 1, seed=0), Fault(7, float("nan"), 1.0)
+    problem = dump_batch(tmp_path / "file" / "nan_batch", fault, [order.slice(7, 0)], ToyData(20))
+    assert isinstance(problem, OSError)
+    message = str(fault_error(fault, problem, Path("last"), 5))
+    assert "update 7 is not finite" in message
+    assert "batch could not be written: [Errno" in message

@@ -3,9 +3,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sensorimotor.data.errors import TrainingError
 from sensorimotor.training.metrics import FILE, Metrics, read_metrics
 
 
@@ -54,6 +56,18 @@ def test_every_line_is_plain_json(tmp_path: Path, value: float | None) -> None:
     with Metrics(tmp_path, tensorboard=False) as metrics:
         metrics.write({"step": 1, "held_out_loss": value})
     assert (tmp_path / FILE).read_text() == '{"step": 1, "held_out_loss": null}\n'
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = Path.open
+
+    def full_when_appending(self: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        return usual(Path("/dev/full") if mode == "a" else self, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", full_when_appending)
+    with pytest.raises(TrainingError, match="No space left"), Metrics(tmp_path, tensorboard=False) as metrics:
+        metrics.write({"step": 1})
 
 
 def test_tensorboard_holds_the_same_numbers(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def wait_for_rows(folder: Path, process: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_training_well_and_it_can_go_on(tmp_path: Path, number: int) -> None:
     config = {"steps": 200, "checkpoint_every": 1000, "evaluate_every": 1000}
-    process = started(tmp_path / "run", "--pause", "0.02", "--config", json.dumps(config))
+    process = started(tmp_path / "run", "--pause", "0.01", "--config", json.dumps(config))
     wait_for_rows(tmp_path / "run", process)
     process.send_signal(number)
     output, errors = process.communicate(timeout=PATIENCE_S)

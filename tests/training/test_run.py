@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from sensorimotor.training.run import git_revision, write_config, write_environment
+from sensorimotor.data.errors import TrainingError
+from sensorimotor.training.run import git_revision, make_folder, write_config, write_environment
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -32,6 +33,12 @@ def test_the_environment_names_versions_and_machine(tmp_path: Path) -> None:
     assert found["device"] == "cpu"
     assert found["gpu"] is None
     assert found["threads"] == torch.get_num_threads()
+
+
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(TrainingError, match=r"cannot make the run folder .*file.run.*choose another"):
+        make_folder(tmp_path / "file" / "run")
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
