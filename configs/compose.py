@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ..data.errors import ConfigError
 from ..data.schema import nearest
 from .resume import resumed
-from .store import groups, register, root
+from .store import groups, register, root, starting_options
 from .typed import alternatives, build, plain
 
 _FIRST_KEY = {
@@ -66,7 +66,12 @@ def show(verb: str, words: Sequence[str]) -> str:
 
 
 def _compose(verb: str, chosen: Sequence[Override]) -> dict[str, Any]:
-    words = [str(override.input_line) for override in chosen]
+    # Hydra spells "no option of this group" with a tilde, and only where there is a default to take away.
+    words = [
+        f"~{override.key_or_group}" if override.value() is None else str(override.input_line)
+        for override in chosen
+        if override.value() is not None or override.key_or_group in starting_options(verb)
+    ]
     try:
         with initialize(version_base="1.3", config_path=None):
             config = hydra_compose(verb, overrides=words)
@@ -168,11 +173,11 @@ def _closest(key: str, paths: Sequence[str]) -> list[str]:
     likeness = {path: difflib.SequenceMatcher(None, key, path).ratio() for path in paths}
     ranked = sorted(paths, key=lambda path: -likeness[path])
     close = [path for path in ranked if path.split(".")[-1] == leaf] or [
-        p for p in ranked if likeness[p] > 0.7
+        p for p in ranked if likeness[p] > 0.6
     ]
     if not close:
         leaves = {path.split(".")[-1]: path for path in reversed(paths)}
-        close = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=2, cutoff=0.7)]
+        close = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=2, cutoff=0.6)]
     best = likeness[close[0]] if close else 0.0
     return [path for path in close[:2] if likeness[path] > best - 0.1]
 

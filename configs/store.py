@@ -46,6 +46,11 @@ def groups(verb: str) -> dict[str, list[str]]:
     }
 
 
+def starting_options(verb: str) -> set[str]:
+    """The groups of which an option is chosen from the start."""
+    return {group for group, option in _CHOSEN.get(verb, {}).items() if option is not None}
+
+
 def register(verb: str) -> None:
     """Register a verb's root and the groups it composes."""
     chosen = _CHOSEN.get(verb, {})

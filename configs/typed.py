@@ -94,7 +94,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _classes(hint: Any) -> list[type]:
-    return [option for option in _options(hint) if dataclasses.is_dataclass(option)]
+    return [o for o in _options(hint) if isinstance(o, type) and dataclasses.is_dataclass(o)]
 
 
 def _mapping(choices: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _name(option: Any) -> str:
         if arguments[-1] is Ellipsis:
             return f"a list [...] of {_describe(_options(arguments[0]))}s"
         return f"a list of {len(arguments)} values [{', '.join(_name(a) for a in arguments)}]"
-    if dataclasses.is_dataclass(option):
+    if isinstance(option, type) and dataclasses.is_dataclass(option):
         return f"the keys of {option.__name__}"
     plain_names = {types.NoneType: "null", bool: "true or false", int: "a whole number", float: "a number"}
     return plain_names.get(option, "text" if option is str else str(option))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..data.errors import ConfigError
+from ..data.formats import Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,8 @@ class ConvertConfig:
 
     source: str
     target: str
-    source_format: str | None = None
-    target_format: str | None = None
+    source_format: Format | None = None
+    target_format: Format | None = None
     control_hz: float | None = None
     overwrite: bool = False
     skip_bad: bool = False
@@ -44,7 +45,7 @@ class InspectConfig:
     """
 
     path: str
-    format: str | None = None
+    format: Format | None = None
     control_hz: float | None = None
     picture: str | None = None
 

@@ -1,0 +1,102 @@
+"""Converting: bit for bit, nothing overwritten by accident, losses reported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sensorimotor.commands.convert import bad_episodes, compare
+from sensorimotor.data.episodes import Episodes
+from sensorimotor.data.errors import DataError
+from sensorimotor.data.formats import load_dataset
+
+
+@pytest.mark.parametrize("name", ["out.hdf5", "out.zarr", "out.zarr.zip", "out.npz", "out"])
+def test_a_round_trip_changes_no_bit(command, dataset: Path, recordings: Episodes, name: str) -> None:
+    there, back = dataset.parent / name, dataset.parent / "back.hdf5"
+    assert command("convert", f"source={dataset}", f"target={there}").code == 0
+    assert command("convert", f"source={there}", f"target={back}").code == 0
+    again = load_dataset(back)
+    assert again.spec == recordings.spec
+    np.testing.assert_array_equal(again.action, recordings.action)
+    np.testing.assert_array_equal(again.ends, recordings.ends)
+    for key, array in recordings.observation.items():
+        np.testing.assert_array_equal(again.observation[key], array)
+
+
+def test_a_format_without_a_suffix_is_named(command, dataset: Path) -> None:
+    target = dataset.parent / "lerobot"
+    assert command("convert", f"source={dataset}", f"target={target}", "target_format=lerobot").code == 0
+    assert (target / "meta" / "info.json").exists()
+
+
+def test_an_existing_target_is_left_alone_unless_told_otherwise(command, dataset: Path) -> None:
+    target = dataset.parent / "out.npz"
+    target.write_text("precious")
+    done = command("convert", f"source={dataset}", f"target={target}")
+    assert done.code == 1
+    assert "overwrite=true" in done.err
+    assert target.read_text() == "precious"
+    assert command("convert", f"source={dataset}", f"target={target}", "overwrite=true").code == 0
+    assert len(load_dataset(target)) == 6
+
+
+def test_a_file_is_not_converted_onto_itself(command, dataset: Path) -> None:
+    before = dataset.read_bytes()
+    assert command("convert", f"source={dataset}", f"target={dataset}", "overwrite=true").code == 1
+    assert dataset.read_bytes() == before
+
+
+def test_numbers_that_are_not_finite_stop_it_and_leave_no_file(command, spoilt: Path) -> None:
+    target = spoilt.parent / "out.hdf5"
+    done = command("convert", f"source={spoilt}", f"target={target}")
+    assert done.code == 1
+    assert "episode 2, step 5" in done.err
+    assert not target.exists()
+
+
+def test_bad_episodes_are_left_out_on_request_and_that_is_a_loss(
+    command, spoilt: Path, recordings: Episodes
+) -> None:
+    target = spoilt.parent / "out.hdf5"
+    done = command("convert", f"source={spoilt}", f"target={target}", "skip_bad=true")
+    assert done.code == 3
+    assert "episode 2 is left out: action is not finite at step 5" in done.err
+    assert "1 of 6" in done.err
+    kept = recordings.select([0, 1, 3, 4, 5])
+    np.testing.assert_array_equal(load_dataset(target).action, kept.action)
+
+
+def test_nothing_bad_means_no_loss(command, dataset: Path) -> None:
+    done = command("convert", f"source={dataset}", f"target={dataset.parent / 'o.npz'}", "skip_bad=true")
+    assert done.code == 0
+    assert "left out" not in done.err
+
+
+def test_what_a_reader_has_to_leave_out_is_a_loss(command, tmp_path: Path) -> None:
+    source = tmp_path / "foreign.npz"
+    zeros = np.zeros((6, 2), dtype=np.float32)
+    np.savez(source, state=zeros, action=zeros, episode_ends=[3, 6], camera_matrix=np.eye(3))
+    done = command("convert", f"source={source}", f"target={tmp_path / 'o.hdf5'}", "control_hz=10")
+    assert done.code == 3
+    assert "camera_matrix" in done.err
+
+
+def test_every_bad_episode_is_found_where_it_is_first_bad(recordings: Episodes) -> None:
+    assert bad_episodes(recordings) == {}
+    environment = recordings.observation["environment"].copy()
+    environment[[0, 39, 45, 119], 0] = [np.inf, np.nan, np.nan, -np.inf]
+    found = bad_episodes(
+        replace(recordings, observation={**recordings.observation, "environment": environment})
+    )
+    assert list(found) == [0, 1, 2, 5]
+    assert found[1] == "environment is not finite at step 19"
+
+
+def test_a_difference_of_one_bit_is_noticed(recordings: Episodes) -> None:
+    compare(recordings, recordings, Path("x"))
+    other = recordings.select(np.arange(6))
+    other.action[-1, -1] = np.nextafter(other.action[-1, -1], np.float32(9))
+    with pytest.raises(DataError, match="action read back"):
+        compare(recordings, other, Path("x"))
