@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import torch
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from ..sim.baselines import HoldStill, UniformRandom
 from ..sim.evaluation import Evaluation, evaluate
 from ..sim.tasks import TaskConfig, make_task
 from .console import Screen
+from .names import milliseconds
 from .runs import EVALUATION, VIDEOS, write_json
 
 NAMES: Mapping[Baseline, str] = {
@@ -93,6 +95,8 @@ def judge(
         "baselines": [result.to_dict() for result in results[1:]],
     }
     write_json(folder / EVALUATION, values)
+    last = config.seed + config.episodes - 1
+    screen.say(f"{values['task_name']}: {config.episodes} starts, seeds {config.seed} to {last}")
     screen.table(table(results))
     return values
 
@@ -134,23 +138,13 @@ def _relative(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def table(results: list[Evaluation]) -> Table:
-    """One row per policy: success and score with 95 % intervals, and latency."""
-    first = results[0]
-    shown = Table(
-        title=f"{len(first.seeds)} starts, seeds {first.seeds[0]} to {first.seeds[-1]}; intervals are 95 %",
-        title_justify="left",
-        title_style="dim",
-        header_style="bold",
-        pad_edge=False,
-    )
+    """One row per policy: success and score with 95 % intervals, and median latency; fits 80 columns."""
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     shown.add_column("policy", no_wrap=True)
-    for column in ("success", "score", "median", "95th"):
-        shown.add_column(
-            column if column in ("success", "score") else f"{column} ms", justify="right", no_wrap=True
-        )
+    for column in ("success [95 %]", "score [95 %]", "latency"):
+        shown.add_column(column, justify="right", no_wrap=True)
     for i, result in enumerate(results):
-        summary = result.to_dict()["latency_ms"]
-        times = [f"{summary[key]:.2f}" if summary[key] is not None else "" for key in ("median", "p95")]
-        cells = [result.policy, result.success_rate.percent(), result.mean_reward.decimal(), *times]
+        latency = milliseconds(float(np.median(result.latency_ms))) if len(result.latency_ms) else ""
+        cells = (result.policy, result.success_rate.percent(), result.mean_reward.decimal(), latency)
         shown.add_row(*(Text(cell) for cell in cells), style="bold" if i == 0 else "")
     return shown

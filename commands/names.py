@@ -4,7 +4,7 @@ from typing import Any
 
 from ..configs.typed import kind_name, option_name
 
-__all__ = ["kind_name", "policy_name"]
+__all__ = ["kind_name", "milliseconds", "policy_name"]
 
 
 def policy_name(config: Any) -> str:
@@ -14,3 +14,8 @@ def policy_name(config: Any) -> str:
     if trunk is not None:
         words.append(option_name(type(trunk)))
     return " ".join(words)
+
+
+def milliseconds(value: float) -> str:
+    """`315 ms`, `8.3 ms`, `0.02 ms`."""
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"

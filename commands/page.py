@@ -13,7 +13,7 @@ import yaml
 
 from . import charts
 from .console import duration
-from .names import kind_name
+from .names import kind_name, milliseconds
 from .runs import Run
 from .style import CSS
 
@@ -92,7 +92,7 @@ def _tiles(run: Run) -> str:
         tiles.append(_tile("score", f"{score['value']:.3f}", _decimals(score)))
         median, p95 = own["latency_ms"]["median"], own["latency_ms"]["p95"]
         if median is not None:
-            tiles.append(_tile("latency", _ms(median), f"median; 95 % under {_ms(p95)}"))
+            tiles.append(_tile("latency", milliseconds(median), f"median; 95 % under {milliseconds(p95)}"))
     steps = max((row.get("step", 0) for row in run.metrics), default=0)
     if steps:
         seconds = run.outcome.get("seconds")
@@ -313,10 +313,6 @@ def _decimals(interval: Mapping[str, Any]) -> str:
     return f"[{interval['low']:.3f}, {interval['high']:.3f}]"
 
 
-def _ms(value: float) -> str:
-    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 1 else f"{value:.2f} ms"
-
-
 def _milliseconds(evaluation: Mapping[str, Any]) -> str:
     median = evaluation["latency_ms"]["median"]
-    return _ms(median) if median is not None else ""
+    return milliseconds(median) if median is not None else ""
