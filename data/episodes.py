@@ -144,7 +144,11 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
         present = [array for array in arrays if array is not None]
         return np.concatenate(present) if len(present) == len(arrays) else None
 
-    extra = set.intersection(*(set(part.extra) for part in parts))
+    shared = [key for key in first.extra if all(key in part.extra for part in parts)]
+    extra = {key: np.concatenate([part.extra[key] for part in parts]) for key in shared}
+    metadata = dict(first.metadata)
+    if "task_index" in extra and all("tasks" in part.metadata for part in parts):
+        extra["task_index"], metadata["tasks"] = _join_tasks(parts)
     return Episodes(
         spec=first.spec,
         observation={k: np.concatenate([part.observation[k] for part in parts]) for k in first.observation},
@@ -153,9 +157,19 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
         reward=join([part.reward for part in parts]),
         terminated=join([part.terminated for part in parts]),
         success=join([part.success for part in parts]),
-        extra={k: np.concatenate([part.extra[k] for part in parts]) for k in sorted(extra)},
-        metadata=first.metadata,
+        extra=extra,
+        metadata=metadata,
     )
+
+
+def _join_tasks(parts: Sequence[Episodes]) -> tuple[Array, list[str]]:
+    """`task_index` of all steps, counting one list of tasks instead of one list per part."""
+    tasks = list(dict.fromkeys(task for part in parts for task in part.metadata["tasks"]))
+    renumbered = [
+        np.array([tasks.index(task) for task in part.metadata["tasks"]])[part.extra["task_index"]]
+        for part in parts
+    ]
+    return np.concatenate(renumbered), tasks
 
 
 _OPTIONAL = ("reward", "terminated", "success")
@@ -178,7 +192,7 @@ def save_episodes(episodes: Episodes, folder: Path | str) -> None:
                 np.save(temporary / f"{group}.{key}.npy", array)
         description = {
             "spec": episodes.spec.to_dict(),
-            "extra": sorted(episodes.extra),
+            "extra": list(episodes.extra),
             "metadata": dict(episodes.metadata),
         }
         (temporary / "episodes.json").write_text(json.dumps(description, indent=2))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..episodes import Array, Episodes
-from ..errors import DataError
+from ..errors import DataError, SpecError
 from ..schema import nearest
 from ..spec import Field, Spec
 from .description import NUMBERS, native, whole_ends
@@ -69,6 +69,10 @@ def derive(
         raise DataError(f"no array is named {' or '.join(ROLES['action'])}; it holds {sorted(observation)}")
     if choice is None and spec is not None:
         choice = {key: key for key in spec.observation}
+        if missing := sorted(set(choice) - set(observation)):
+            raise SpecError(
+                f"the given spec needs observation {missing[0]!r}; {nearest(missing[0], observation)}"
+            )
     if choice is not None:
         observation, extra = _choose(observation, extra, choice)
     metadata = dict(metadata or {})

@@ -64,7 +64,7 @@ def _assert_same(a: Episodes, b: Episodes) -> None:
     assert a.spec == b.spec
     assert list(a.spec.observation) == list(b.spec.observation)
     assert a.metadata == b.metadata
-    assert set(a.extra) == set(b.extra)
+    assert list(a.extra) == list(b.extra)
     named = {"action": (a.action, b.action), "ends": (a.ends, b.ends)}
     named |= {key: (a.observation[key], b.observation[key]) for key in a.observation}
     named |= {key: (a.extra[key], b.extra[key]) for key in a.extra}

@@ -65,6 +65,18 @@ def test_a_selection_keeps_its_order_and_may_repeat(make_episodes: Make) -> None
     assert chosen.success.tolist() == [True, True, True]
 
 
+def test_tasks_of_two_sets_become_one_list(make_episodes: Make) -> None:
+    episodes = make_episodes((2,), full=False)
+    steps = np.array([0, 1])
+    a, b = (
+        replace(episodes, extra={"task_index": steps}, metadata={"tasks": tasks})
+        for tasks in (["push", "pull"], ["pull", "turn"])
+    )
+    both = concatenate([a, b])
+    assert [both.metadata["tasks"][i] for i in both.extra["task_index"]] == ["push", "pull", "pull", "turn"]
+    assert both.metadata["tasks"] == ["push", "pull", "turn"]
+
+
 @pytest.mark.parametrize("wanted", [[], [3], [-1]])
 def test_a_selection_outside_the_set_is_refused(make_episodes: Make, wanted: list[int]) -> None:
     with pytest.raises(DataError, match=r"0\.\.2"):

@@ -55,7 +55,7 @@ def test_a_whole_number_is_good_enough_for_a_float() -> None:
     ("choices", "values", "said"),
     [
         (Scene, {"shap": {}}, "unknown key 'shap' in Scene; did you mean 'shape'"),
-        (Circle | Polygon, {"kind": "Cirle"}, "unknown kind 'Cirle'; did you mean 'Circle'"),
+        (Circle | Polygon, {"kind": "Circe"}, "unknown kind 'Circe'; did you mean 'Circle'"),
         (Circle | Polygon, {"radius": 1.0}, "unknown kind None; allowed: Circle, Polygon"),
         (Scene, {"shape": {"kind": "Circle", "radios": 1.0}}, r"config\.shape: unknown key 'radios'"),
         (Scene, {"size": [1]}, r"config\.size: needs 2 values"),
