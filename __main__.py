@@ -21,19 +21,13 @@ _HELP = {"-h", "--help", "help"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in _HELP:
-        if len(words) > 1 and words[1] in VERBS:
-            return _show(verb_help(words[1]))
-        return _show(overview(__version__)) if words else (_show(overview(__version__)) or WRONG_USAGE)
-    if words[0] in {"-V", "--version"}:
-        return _show(f"sensorimotor {__version__}")
-    verb, rest = words[0], words[1:]
-    if verb not in VERBS:
-        return _refuse(f"unknown verb {verb!r}; {nearest(verb, VERBS)}", "sensorimotor --help")
-    if _HELP & set(rest):
-        return _show(verb_help(verb))
     try:
-        return _run(verb, rest)
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever read the output, `head` perhaps, has gone; there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (SensorimotorError, OSError) as error:
         if os.environ.get("SENSORIMOTOR_DEBUG"):
             raise
@@ -42,6 +36,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return FAILED
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words:
+        _show(overview(__version__))
+        return WRONG_USAGE
+    verb, rest = words[0], words[1:]
+    if verb in {"-V", "--version"}:
+        return _show(f"sensorimotor {__version__}")
+    if verb in _HELP:
+        return _show(verb_help(rest[0]) if rest and rest[0] in VERBS else overview(__version__))
+    if verb not in VERBS:
+        return _refuse(f"unknown verb {verb!r}; {nearest(verb, VERBS)}", "sensorimotor --help")
+    if _HELP & set(rest):
+        return _show(verb_help(verb))
+    return _run(verb, rest)
 
 
 def _run(verb: str, words: list[str]) -> int:

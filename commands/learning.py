@@ -87,7 +87,7 @@ def check_task(policy: Policy, task: TaskConfig) -> None:
     """
     world = make_task(task, worlds=1)
     try:
-        check_connection(policy.spec, world.spec)
+        check_connection(policy.spec, world.spec, user_name="dataset")
     finally:
         world.close()
 

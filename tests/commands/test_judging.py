@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from rich.console import Console
+
 from sensorimotor.commands.judging import table
 from sensorimotor.sim.evaluation import Evaluation
 

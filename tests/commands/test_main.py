@@ -1,5 +1,6 @@
 """The command as a whole: exit codes, messages, help, start-up."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,18 @@ def test_the_module_can_be_run() -> None:
     done = subprocess.run([sys.executable, "-m", "sensorimotor", "evl"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "did you mean 'eval'" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_reason_for_a_traceback(unbuffered: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sensorimotor", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
