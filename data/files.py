@@ -28,8 +28,8 @@ def _sync_file(path: Path) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `target`; on success it takes its place, on error it is removed.
 
-    An existing `target` is replaced by one rename: a reader sees the old folder or the new one. The old one is
-    moved aside first under a hidden name; after a crash between the two renames, `recover_folder` puts it back.
+    An existing `target` is first moved aside under a hidden name, then the new one takes its place. A crash between
+    the two renames leaves no `target` for a moment: `recover_folder` puts the old one back.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
