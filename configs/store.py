@@ -98,8 +98,11 @@ def _register_policies() -> None:
         training = {key: list(v) if isinstance(v, tuple) else v for key, v in preset.training.items()}
         _store(name, {"policy": policy, "training": training}, group="policy", package="_global_")
     _store("preset", {}, group="training")
-    smoke = {"steps": 50, "batch_size": 64, "warmup_steps": 5, "log_every": 10}
-    _store("smoke", smoke, group="training")
+    smoke = {
+        "training": {"steps": 50, "batch_size": 64, "warmup_steps": 5, "log_every": 10},
+        "evaluation": {"episodes": 4, "video": 1},
+    }
+    _store("smoke", smoke, group="training", package="_global_")
 
 
 def _register_experiments() -> None:

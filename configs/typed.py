@@ -14,6 +14,8 @@ from typing import Any
 from ..data.errors import ConfigError, SensorimotorError
 from ..data.schema import from_mapping, nearest
 
+REQUIRED = "???"  # how OmegaConf writes a value that has to be given
+
 
 def plain(config: Any) -> dict[str, Any]:
     """A dataclass, or a dataclass type with defaults, as the nested mapping Hydra composes.
@@ -77,7 +79,7 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
         return field.default
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
-    return "???"
+    return REQUIRED
 
 
 def _plain(value: Any, *, choice: bool) -> Any:
@@ -104,6 +106,9 @@ def _mapping(choices: Any, values: Mapping[str, Any], where: str) -> dict[str, A
         raise ConfigError(f"{where}.kind: unknown kind {kind!r}; {nearest(str(kind), classes)}")
     hints = typing.get_type_hints(classes[kind])
     prefix = f"{where}." if where else ""
+    for field in dataclasses.fields(classes[kind]):
+        if field.name not in values and _default(field) == REQUIRED:
+            raise ConfigError(f"{prefix}{field.name} is required; write {prefix}{field.name}=...")
     checked = {
         key: _value(hints[key], value, prefix + key) if key in hints else value
         for key, value in values.items()
@@ -121,7 +126,7 @@ def _mapping(choices: Any, values: Mapping[str, Any], where: str) -> dict[str, A
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     options = _options(hint)
-    if value == "???":
+    if value == REQUIRED:
         raise ConfigError(f"{where} is required; write {where}=...")
     if value is None and (types.NoneType in options or Any in options):
         return None

@@ -85,6 +85,12 @@ def test_a_misfit_is_named_with_its_place(change: dict[str, Any], told: str) -> 
         build(Drawing, plain(EXAMPLES[0]) | change)
 
 
+@pytest.mark.parametrize("values", [{}, {"title": "???"}])
+def test_what_is_required_is_asked_for(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="title is required"):
+        build(Drawing, values)
+
+
 def test_numbers_are_read_as_people_write_them() -> None:
     config = build(Drawing, {"title": 3, "count": 1e5, "limit": 2})
     assert (config.title, config.count, config.limit) == ("3", 100_000, 2.0)
