@@ -1,11 +1,12 @@
 """`sensorimotor eval`: how good is a trained policy, with intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from ..configs.train import Baseline, EvalConfig, TrainConfig
-from ..configs.typed import build
+from ..configs.typed import build, option_name
 from ..data.errors import ConfigError
 from ..policies.factory import find_checkpoint, load, make_policy
 from ..policies.nearest import NearestConfig
@@ -29,14 +30,15 @@ def run(config: EvalConfig, screen: Screen) -> int:
         policy.sampler = config.sampler
     out = Path(config.out) if config.out else run_folder(checkpoint)
     screen.note(f"evaluating {checkpoint}")
+    fitted = fitted_baselines(trained, run_folder(checkpoint)) if trained else {}
     judge(
         policy,
         policy_name(policy.config),
         _task(config, trained, checkpoint),
-        config,
+        replace(config, baselines=_baselines(config, trained, fitted)),
         out,
         screen,
-        fitted=fitted_baselines(trained, run_folder(checkpoint)) if trained else {},
+        fitted=fitted,
         now=datetime.now(),
     )
     screen.say(f"written: {out / EVALUATION}")
@@ -69,7 +71,25 @@ def fitted_baselines(trained: TrainConfig, folder: Path) -> dict[Baseline, Calla
     def regressor() -> Policy:
         return load(regressor_folder(folder))
 
-    return {"nearest": nearest, "regressor": regressor}
+    kept = regressor_folder(folder).exists()
+    return {"nearest": nearest, **({"regressor": regressor} if kept else {})}
+
+
+def compared_with(trained: TrainConfig) -> tuple[Baseline, ...]:
+    """The baselines of a run, without what it trained itself."""
+    own = option_name(type(trained.policy))
+    return tuple(baseline for baseline in trained.evaluation.baselines or () if baseline != own)
+
+
+def _baselines(
+    config: EvalConfig, trained: TrainConfig | None, fitted: Mapping[Baseline, object]
+) -> tuple[Baseline, ...]:
+    """What was asked for, or else what the run was compared with and can be made again."""
+    if config.baselines is not None:
+        return config.baselines
+    if trained is None:
+        return ("hold_still", "random")
+    return tuple(b for b in compared_with(trained) if b in fitted or b in ("hold_still", "random"))
 
 
 def regressor_folder(folder: Path) -> Path:

@@ -78,13 +78,14 @@ VERBS: Mapping[str, Verb] = {
         keys={
             "checkpoint": "a run folder (its best checkpoint) or a checkpoint folder",
             **_EVALUATION_KEYS,
+            "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
             "task": "push_t or push_t_human, with task.<key> to change it",
             "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun; then sampler.steps (as trained)",
             "worlds": "episodes run together (50)",
             "out": "where evaluation.json and videos go (the run folder)",
         },
         examples=(
-            ("eval checkpoint=runs/quickstart", "50 unseen starts, beside doing nothing and random actions"),
+            ("eval checkpoint=runs/quickstart", "50 unseen starts, beside the baselines of the run"),
             (
                 "eval checkpoint=runs/quickstart episodes=200 video=0 baselines=nearest,random",
                 "a narrower interval",

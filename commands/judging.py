@@ -62,7 +62,7 @@ def judge(
     worlds = make_task(task, worlds=min(config.worlds, config.episodes))
     try:
         contenders = [(name, policy)]
-        for baseline in config.baselines:
+        for baseline in config.baselines or ():
             contenders.append((NAMES[baseline], _baseline(baseline, worlds.spec, fitted)))
         results: list[Evaluation] = []
         for title, contender in contenders:
@@ -110,7 +110,8 @@ def _baseline(name: Baseline, spec: Spec, fitted: Mapping[Baseline, Callable[[],
         case "nearest" | "regressor":
             if name not in fitted:
                 raise ConfigError(
-                    f"the baseline {name!r} needs the data of the run; give the run folder as checkpoint=, or leave it out"
+                    f"this checkpoint brings no baseline {name!r}: leave it out, give the run folder as checkpoint=, "
+                    f"or train a run with evaluation.baselines={name}"
                 )
             return fitted[name]()
         case _:

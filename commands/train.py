@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..configs.train import TrainConfig
-from ..configs.typed import option_name, plain
+from ..configs.typed import plain
 from ..data.errors import TrainingError
 from ..policies.factory import load, make_policy
 from ..policies.policy import Policy
@@ -15,7 +15,7 @@ from ..training.loop import Outcome
 from ..training.metrics import read_metrics
 from ..training.run import write_config
 from .console import Screen, duration
-from .eval import fitted_baselines, regressor_folder
+from .eval import compared_with, fitted_baselines, regressor_folder
 from .judging import judge
 from .learning import Lesson, check_task, fit, load_lesson
 from .names import policy_name
@@ -43,7 +43,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
     if config.task is None or config.evaluation.episodes == 0:
         screen.say(f"run folder: {folder}")
         return 0
-    baselines = tuple(b for b in config.evaluation.baselines if b != option_name(type(config.policy)))
+    baselines = compared_with(config)
     if "regressor" in baselines:
         outcome = _fit_regressor(config, lesson, folder, screen)
         if outcome is not None and _interrupted(outcome, config):

@@ -59,7 +59,7 @@ class EvaluationConfig:
     episodes: int = 50
     seed: int = 100_000
     video: int = 3
-    baselines: tuple[Baseline, ...] = ()
+    baselines: tuple[Baseline, ...] | None = ()
     execution: Execution = "receding_horizon"
     worlds: int = 50
 
@@ -105,13 +105,14 @@ class EvalConfig(EvaluationConfig):
         task: where; the task stored in the run if null.
         sampler: how actions are drawn; as trained if null.
         out: folder for evaluation.json and videos; the run folder if null.
+        baselines: those the run was compared with if null.
     """
 
     checkpoint: str
     task: TaskConfig | None = None
     sampler: SamplerConfig | None = None
     out: str | None = None
-    baselines: tuple[Baseline, ...] = ("hold_still", "random")
+    baselines: tuple[Baseline, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

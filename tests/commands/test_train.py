@@ -79,6 +79,15 @@ def test_evaluating_again_gives_the_same_numbers(command, trained: Path) -> None
     assert scores[0] == scores[1]
 
 
+def test_the_baselines_of_the_run_are_evaluated_again_unless_others_are_named(command, trained: Path) -> None:
+    assert command("eval", f"checkpoint={trained}", "episodes=1", "video=0").code == 0
+    written = json.loads((trained / "evaluation.json").read_text())
+    assert [baseline["policy"] for baseline in written["baselines"]] == ["hold still", "random actions"]
+    done = command("eval", f"checkpoint={trained}", "episodes=1", "video=0", "baselines=regressor")
+    assert done.code == 1
+    assert "evaluation.baselines=regressor" in done.err
+
+
 def test_a_checkpoint_can_be_judged_under_another_sampler_task_and_folder(
     command, trained: Path, tmp_path
 ) -> None:
