@@ -30,9 +30,8 @@ def to_array(column: Any, name: str, shape: Sequence[int]) -> Array:
     pa = require("pyarrow", "reading LeRobot datasets")
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     steps = len(values)
-    while (
-        pa.types.is_nested(values.type) and hasattr(values, "flatten") and not pa.types.is_struct(values.type)
-    ):
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    while any(is_list(values.type) for is_list in lists):
         if values.null_count:
             raise DataError(
                 f"column {name!r} has {values.null_count} empty rows; repair or drop those episodes"

@@ -1,6 +1,7 @@
 """Windows: padding and masks by hand, equality with a loop over single items, and batches as sets of rows."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sensorimotor.data.episodes import Episodes
+from sensorimotor.data.episodes import Episodes, open_episodes, save_episodes
 from sensorimotor.data.errors import DataError, SpecError
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.data.windows import Windows, split_episodes
@@ -95,6 +96,17 @@ def test_values_keep_their_type_and_bits(make_episodes: Make) -> None:
     for key, array in episodes.observation.items():
         np.testing.assert_array_equal(batch.observation[key][:, 0].numpy(), array)
         assert batch.observation[key].dtype == torch.from_numpy(array).dtype
+
+
+def test_a_memory_map_gives_the_same_windows(make_episodes: Make, tmp_path: Path) -> None:
+    episodes = make_episodes()
+    save_episodes(episodes, tmp_path / "set")
+    spec = episodes.spec.chunked(observation_steps=2, horizon=3, execute=2)
+    index = np.arange(episodes.steps)
+    mapped = Windows(open_episodes(tmp_path / "set"), spec).batch(index)
+    whole = Windows(episodes, spec).batch(index)
+    assert torch.equal(mapped.action, whole.action)
+    assert all(torch.equal(mapped.observation[key], value) for key, value in whole.observation.items())
 
 
 @pytest.mark.parametrize("index", [[-1], [7], [0, 99]])

@@ -65,14 +65,17 @@ def foreign(path: Path, **arrays: np.ndarray) -> Path:
     """A store as Diffusion Policy's tools leave it: no description, images as whole floats."""
     import zarr
 
-    root = zarr.create_group(path, zarr_format=2)
+    root: Any = zarr.create_group(path, zarr_format=2)
     defaults = {
         "action": np.ones((6, 2), np.float32),
         "img": np.arange(6 * 12, dtype=np.float32).reshape(6, 2, 2, 3),
     }
     for name, array in {**defaults, **arrays}.items():
-        root.create_array(f"data/{name}", data=array, chunks=(2, *array.shape[1:]))
-    root.create_array("meta/episode_ends", data=np.array([2, 6]))
+        made = root.create_array(
+            f"data/{name}", shape=array.shape, dtype=array.dtype, chunks=(2, *array.shape[1:])
+        )
+        made[:] = array
+    root.create_array("meta/episode_ends", shape=(2,), dtype="int64")[:] = [2, 6]
     return path
 
 
