@@ -28,7 +28,12 @@ OBSERVED = {"state": 2, "environment": 18}  # PushT's twenty numbers
 ACTIONS, HORIZON, STEPS = 2, 16, 10
 TRAIN_BATCH = 64
 
-Contender = tuple[Callable[[], Any], Callable[[], Any]]  # (one chunk, one update)
+CHUNK, GRADIENT, UPDATE = WHAT = (
+    f"{STEPS}-step chunk, batch 1",
+    f"loss and gradient, batch {TRAIN_BATCH}",
+    f"training update, batch {TRAIN_BATCH}",
+)
+Contender = Mapping[str, Callable[[], Any]]  # one of WHAT -> do it once
 
 
 def make_data(batch: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -59,14 +64,20 @@ def make_ours() -> Any:
 
 def ours(policy: Any) -> Contender:
     from sensorimotor.data.windows import Batch
+    from sensorimotor.policies.presets import preset
+    from sensorimotor.training.config import TrainingConfig
+    from sensorimotor.training.optimizer import make_optimizer
 
     observation, _ = make_data(1)
     seen, action = make_data(TRAIN_BATCH)
     batch = Batch(seen, action, torch.ones(TRAIN_BATCH, HORIZON, dtype=torch.bool))
     generator = torch.Generator().manual_seed(0)
-    return (
+    optimizer = make_optimizer(policy, TrainingConfig(**preset("diffusion_unet_published").training))
+    return contender(
         lambda: policy.sample(observation, generator=generator),
-        updater(policy, lambda: policy(batch, generator)),
+        lambda: policy(batch, generator),
+        policy,
+        optimizer,
     )
 
 
@@ -93,15 +104,16 @@ def plain_loop(network: nn.Module) -> Contender:
         noisy = scheduler.add_noise(action, noise, k)  # pyright: ignore[reportArgumentType]
         return F.mse_loss(network(noisy, k, condition), noise)
 
-    return chunk, updater(network, loss)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
+    return contender(chunk, loss, network, optimizer)
 
 
 def lerobot(reference: nn.Module) -> tuple[Contender, dict[str, Any]]:
     """LeRobot's policy with the same sizes and our weights; raises ImportError where it is not installed."""
-    import lerobot as package
-    from lerobot.configs.types import FeatureType, PolicyFeature
-    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
-    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy
+    import lerobot as package  # pyright: ignore[reportMissingImports]
+    from lerobot.configs.types import FeatureType, PolicyFeature  # pyright: ignore[reportMissingImports]
+    from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig  # pyright: ignore[reportMissingImports]
+    from lerobot.policies.diffusion.modeling_diffusion import DiffusionPolicy  # pyright: ignore[reportMissingImports]
 
     config = DiffusionConfig(
         device="cpu",
@@ -136,7 +148,8 @@ def lerobot(reference: nn.Module) -> tuple[Contender, dict[str, Any]]:
         policy.eval()
         return policy.diffusion.generate_actions(observation)
 
-    return (chunk, updater(policy, lambda: policy.forward(batch)[0])), facts
+    optimizer = config.get_optimizer_preset().build(policy.get_optim_params())
+    return contender(chunk, lambda: policy.forward(batch)[0], policy, optimizer), facts
 
 
 def copy_weights(source: Any, target: Any) -> None:
@@ -166,9 +179,16 @@ def compare(mine: nn.Module, theirs: nn.Module) -> float:
     return difference.abs().max().item()
 
 
-def updater(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """One update with the published optimiser."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
+def contender(
+    chunk: Callable[[], Any], loss: Callable[[], Tensor], model: nn.Module, optimizer: Any
+) -> Contender:
+    """What is timed of one contender."""
+
+    def gradient() -> None:
+        model.train()
+        loss().backward()
+        optimizer.zero_grad()
+        model.eval()
 
     def update() -> None:
         model.train()
@@ -177,7 +197,7 @@ def updater(model: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], None]:
         optimizer.zero_grad()
         model.eval()
 
-    return update
+    return {CHUNK: chunk, GRADIENT: gradient, UPDATE: update}
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -207,8 +227,8 @@ def measure(threads: int, rounds: int) -> dict[str, Any]:
         runs["LeRobot"], result["lerobot"] = lerobot(policy.trunk)
     except ImportError as error:
         result["lerobot"] = {"absent": str(error)}
-    for i, what in enumerate(("chunk", "update")):
-        result[what] = take_turns({name: run[i] for name, run in runs.items()}, rounds)
+    for what in WHAT:
+        result[what] = take_turns({name: run[what] for name, run in runs.items()}, rounds)
     return result
 
 
@@ -227,15 +247,12 @@ def in_peer(python: str, threads: int, rounds: int) -> dict[str, Any]:
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
     """Table cells: milliseconds, and how much longer the others take than we do."""
     cells = []
-    for what, label in (
-        ("chunk", f"{STEPS}-step chunk, batch 1"),
-        ("update", f"training update, batch {TRAIN_BATCH}"),
-    ):
+    for what in WHAT:
         mine = result[what]["ours"]
         for name, times in result[what].items():
             low, middle, high = np.percentile(np.divide(times, mine), [25, 50, 75])
             ratio = "" if name == "ours" else f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-            cells.append([label, name, f"{statistics.median(times):.1f}", ratio, f"torch {result['torch']}"])
+            cells.append([what, name, f"{statistics.median(times):.1f}", ratio, f"torch {result['torch']}"])
     return cells
 
 
@@ -262,18 +279,18 @@ def main() -> None:
     notes = [
         f"{results[0]['parameters']:,} parameters; medians of {options.rounds} turns on {options.threads} thread(s); "
         "ratio to ours with quartiles",
-        "a plain loop: our network, diffusers' DDIMScheduler and nothing around them",
+        "a plain loop: our network, diffusers' DDIMScheduler, torch's AdamW and nothing around them",
+        "updates are made with each one's own optimiser, without clipping gradients",
     ]
     if "version" in peer:
         notes.append(
             f"LeRobot {peer['version']}: {peer['parameters']:,} parameters, our weights, outputs equal to within "
             f"{peer['largest_difference_of_outputs']:.0e}; its normalisation happens elsewhere and is not counted"
         )
-        speedups = [
-            statistics.median(np.divide(results[-1][what]["LeRobot"], results[-1][what]["ours"]))
-            for what in ("chunk", "update")
-        ]
-        ratio = f"LeRobot takes {speedups[0]:.2f} times as long for a chunk and {speedups[1]:.2f} times for an update"
+        peers = {
+            w: statistics.median(np.divide(results[-1][w]["LeRobot"], results[-1][w]["ours"])) for w in WHAT
+        }
+        ratio = f"LeRobot takes {peers[CHUNK]:.2f} times as long for a chunk, {peers[UPDATE]:.2f} times for an update"
     record(
         "policy_cost",
         title="Cost of the published diffusion U-Net",

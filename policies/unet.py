@@ -10,11 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.errors import ConfigError
+from .convolution import Conv, Upsample
 from .embedding import StepEncoder
-
-# Up to this many output columns (batch x time), a matrix product that reads the weights where they lie beats the
-# convolution, which first copies them into its own layout; measured on CPUs with 256 to 2048 channels.
-_FEW_COLUMNS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,25 +39,6 @@ class UNetConfig:
             raise ConfigError(f"kernel must be odd, got {self.kernel}")
         if self.step_width < 4 or self.step_width % 2:
             raise ConfigError(f"step_width must be even and at least 4, got {self.step_width}")
-
-
-class Conv(nn.Conv1d):
-    """A "same" convolution that is a matrix product where that is faster: without gradients, for few columns."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        """Pad so that time keeps its length."""
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(B, C, T) to (B, C', T)."""
-        batch, channels, time = input.shape
-        if torch.is_grad_enabled() or batch * time > _FEW_COLUMNS or input.device.type != "cpu":
-            return super().forward(input)
-        taps = self.kernel_size[0]
-        columns = F.pad(input, (taps // 2, taps // 2)).unfold(2, taps, 1).transpose(1, 2)
-        columns = columns.reshape(batch * time, channels * taps)
-        out = F.linear(columns, self.weight.flatten(1), self.bias)
-        return out.view(batch, time, -1).transpose(1, 2)
 
 
 class ConvBlock(nn.Sequential):
@@ -131,12 +109,10 @@ class ConditionalUnet1d(nn.Module):
             return Pair(inputs, outputs, condition, config)
 
         self.down = nn.ModuleList([pair(i, o) for i, o in zip((action_dim, *widths), widths, strict=False)])
-        self.downsample = nn.ModuleList([nn.Conv1d(w, w, 3, stride=2, padding=1) for w in widths[:-1]])
+        self.downsample = nn.ModuleList([Conv(w, w, 3, stride=2) for w in widths[:-1]])
         self.middle = pair(widths[-1], widths[-1])
         self.up = nn.ModuleList([pair(2 * i, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True)])
-        self.upsample = nn.ModuleList(
-            [nn.ConvTranspose1d(w, w, 4, stride=2, padding=1) for w in widths[-2::-1]]
-        )
+        self.upsample = nn.ModuleList([Upsample(w) for w in widths[-2::-1]])
         self.head = nn.Sequential(ConvBlock(widths[0], widths[0], config), Conv(widths[0], action_dim, 1))
 
     def forward(self, x: Tensor, step: Tensor, condition: Tensor) -> Tensor:
