@@ -10,8 +10,10 @@ last one repeated, unless the file we read it from said otherwise; such recorded
 arrays `next_obs.<key>`, and filters as extra arrays `mask.<filter>` (N,), so that both survive `select`.
 """
 
+import errno
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -197,7 +199,10 @@ def write_robomimic(
         "type": _GYM,
         "env_kwargs": {"control_freq": episodes.spec.control_hz},
     }
-    with atomic_file(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    path = Path(path)
+    if compression is None:
+        _check_space(path, sum(array.nbytes for array in arrays.values()))
+    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
         data = file.create_group("data")
         data.attrs["total"] = episodes.steps
         data.attrs["env_args"] = json.dumps(env_args)
@@ -212,6 +217,17 @@ def write_robomimic(
         for key, mask in masks.items():
             chosen = [f"demo_{i}".encode() for i, start in enumerate(episodes.starts) if mask[start]]
             file.create_dataset(f"mask/{key}", data=np.array(chosen, dtype="S16"))
+
+
+def _check_space(path: Path, needed: int) -> None:
+    """Raise before HDF5 runs into a full disk: it can then neither write its file nor close it."""
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"No space left for {path}: needs {needed:,} bytes, {free:,} are free; compress or move it",
+        )
 
 
 def _stored(episodes: Episodes) -> tuple[dict[str, Array], dict[str, Array]]:

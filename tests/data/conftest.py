@@ -1,6 +1,10 @@
-"""Small recordings that every format has to carry, and how two of them are compared."""
+"""Small recordings that every format has to carry, how two of them are compared, and a disk that is soon full."""
 
-from collections.abc import Callable
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,3 +86,17 @@ def _assert_same(a: Episodes, b: Episodes) -> None:
 def assert_same() -> Callable[[Episodes, Episodes], None]:
     """Equal to the last bit, types and shapes included."""
     return _assert_same
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    mount, disk = shutil.which("mount"), tmp_path / "disk"
+    disk.mkdir()
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], capture_output=True)
+    if made.returncode:
+        pytest.skip(f"mounting a small file system failed: {made.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

@@ -137,6 +137,19 @@ def test_an_error_while_writing_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_leaves_what_was_there(
+    make_episodes: Make, assert_same: Same, small_disk: Path, format: Format
+) -> None:
+    path = small_disk / f"set{SUFFIX[format]}"
+    episodes = make_episodes(full=False)
+    save_dataset(episodes, path, format=format)
+    with pytest.raises(OSError, match=r"space left|write failed|requested and \d+ written"):
+        save_dataset(make_episodes((3000, 3000)), path, format=format)
+    assert_same(load_dataset(path), episodes)
+    assert [p.name for p in small_disk.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["a/b", "state", "reward", ""])
 def test_an_array_name_that_cannot_be_kept_apart_is_refused(
     make_episodes: Make, tmp_path: Path, format: Format, name: str
