@@ -23,6 +23,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robomimic  # tests let it read our files
 	touch $@
 
 install: system $(BIN)/.installed  ## make .venv with everything the tests need

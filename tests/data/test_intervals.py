@@ -36,7 +36,9 @@ def test_quantile_beyond_the_table_is_close_to_students(count: int, quantile: fl
     values = [float(i) for i in range(count)]
     interval = mean_interval(values)
     deviation = math.sqrt(sum((v - interval.value) ** 2 for v in values) / (count - 1))
-    assert (interval.high - interval.value) * math.sqrt(count) / deviation == pytest.approx(quantile, abs=3e-3)
+    assert (interval.high - interval.value) * math.sqrt(count) / deviation == pytest.approx(
+        quantile, abs=3e-3
+    )
 
 
 def test_a_single_value_has_no_bounds() -> None:
