@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv1d_input
 
 # Measured with 64 to 2048 channels, 3 and 5 taps and 1 to 256 rows, on one thread of a server CPU.
 _FEW_COLUMNS = 32  # rows x time up to which a product beats the convolution without gradients
@@ -87,7 +88,7 @@ class _ProductGradient(torch.autograd.Function):
         taps = weight.shape[2]
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv1d_input(x.shape, weight, gradient, padding=taps // 2)
+            of_x = conv1d_input(x.shape, weight, gradient, padding=taps // 2)
         if ctx.needs_input_grad[1]:
             rows = gradient.transpose(1, 2).flatten(0, 1)  # (B T, C')
             of_weight = (rows.t() @ _windows(x, taps, 1).flatten(0, 1)).view_as(weight)

@@ -11,11 +11,16 @@ from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 
 
+_NEAR, _FAR = 0.25, 4.0  # offsets: the share of the range that becomes 1, and where they are clipped
+
+
 class LowDimEncoder(nn.Module):
     """Normalises every observation key and lays them side by side, in the order of the spec.
 
     With `octaves`, sines and cosines of every normalised number z follow, at `2^k pi z` for k = 1..octaves: a network
     tells positions apart that differ by a few thousandths only when they come at these higher frequencies too.
+    With `points`, the offsets of these keys' points from `origin` come last, enlarged and clipped: what is near
+    matters, and in detail.
 
     Attributes:
         width: C, features per observation step.
@@ -23,7 +28,9 @@ class LowDimEncoder(nn.Module):
 
     rates: Tensor | None
 
-    def __init__(self, spec: Spec, *, octaves: int = 0) -> None:
+    def __init__(
+        self, spec: Spec, *, octaves: int = 0, points: tuple[str, ...] = (), origin: str | None = None
+    ) -> None:
         """Take the keys from the spec."""
         super().__init__()
         images = [
@@ -36,7 +43,10 @@ class LowDimEncoder(nn.Module):
                 f"name other keys in chunk.observation, here {rest}"
             )
         self.keys = tuple(spec.observation)
+        self.points, self.origin, self.dimensions = points, origin, spec.action_dim
+        self._check_points(spec)
         self.width = sum(field.size for field in spec.observation.values()) * (1 + 2 * octaves)
+        self.width += sum(spec.observation[key].size for key in points)
         rates = math.pi * 2.0 ** torch.arange(1, octaves + 1)
         self.register_buffer("rates", rates if octaves else None, persistent=False)
 
@@ -47,8 +57,24 @@ class LowDimEncoder(nn.Module):
             offset, scale = normalizer.affine(key)
             x = observation[key].to(offset.device, torch.float32)
             parts.append(((x - offset) / scale).reshape(*x.shape[:2], -1))
-        z = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-        if self.rates is None:
-            return z
-        angle = (z[..., None] * self.rates).flatten(-2)
-        return torch.cat([z, angle.sin(), angle.cos()], dim=-1)
+        if self.rates is not None:
+            angle = (torch.cat(parts, dim=-1)[..., None] * self.rates).flatten(-2)
+            parts += [angle.sin(), angle.cos()]
+        parts += [self._offsets(key, observation, normalizer) for key in self.points]
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
+
+    def _offsets(self, key: str, observation: Mapping[str, Tensor], normalizer: Normalizer) -> Tensor:
+        """Where the points of a key lie from the origin, (B, O, size); `_NEAR` of the key's own range becomes 1."""
+        _, scale = normalizer.affine(key)
+        here = observation[self.origin or key].to(scale)[..., None, : self.dimensions]
+        offsets = observation[key].to(scale).unflatten(-1, (-1, self.dimensions)) - here
+        return (offsets.flatten(-2) / (_NEAR * scale)).clamp(-_FAR, _FAR)
+
+    def _check_points(self, spec: Spec) -> None:
+        for key in self.points:
+            if self.origin is None or key not in self.keys or spec.observation[key].size % self.dimensions:
+                raise SpecError(
+                    f"points {key!r} must be an observation of whole points of {self.dimensions} numbers, with "
+                    f"`relative` naming the position they are seen from; there are {list(self.keys)}, "
+                    f"relative is {self.origin!r}"
+                )

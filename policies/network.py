@@ -28,6 +28,10 @@ class NetworkConfig:
         trunk: the network.
         octaves: sines and cosines of every observed number, at this many doublings of frequency; 0 for none.
         relative: observation key whose latest value actions are offsets from, or None for absolute actions.
+        points: observation keys that hold points in the space of the action, whose offsets from `relative` the
+            network sees too.
+        history_dropout: share of training windows whose older observations are replaced by the latest, so that the
+            policy cannot rely on how the demonstrator moved.
         observation_noise: standard deviation of noise added to normalised observations in training.
         mask_loss: leave repeated actions past an episode's edge out of the loss.
     """
@@ -37,6 +41,8 @@ class NetworkConfig:
     trunk: TrunkConfig = field(default_factory=MLPConfig)
     octaves: int = 0
     relative: str | None = None
+    points: tuple[str, ...] = ()
+    history_dropout: float = 0.0
     observation_noise: float = 0.0
     mask_loss: bool = False
 
@@ -45,6 +51,8 @@ class NetworkConfig:
             raise ConfigError(
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
             )
+        if not 0 <= self.history_dropout <= 1:
+            raise ConfigError(f"history_dropout must lie in [0, 1], got {self.history_dropout}")
         if not 0 <= self.octaves <= 16:
             raise ConfigError(
                 f"octaves must lie in 0..16, got {self.octaves}; 4 suit positions in a workspace"
@@ -88,7 +96,9 @@ class NetworkPolicy(Policy):
         self.relative = config.relative
         if self.relative is not None:
             check_origin(spec, self.relative)
-        self.encoder = LowDimEncoder(spec, octaves=config.octaves)
+        self.encoder = LowDimEncoder(
+            spec, octaves=config.octaves, points=config.points, origin=config.relative
+        )
         self.trunk: nn.Module = build_trunk(
             config.trunk,
             action_dim=spec.action_dim,
@@ -96,7 +106,7 @@ class NetworkPolicy(Policy):
             observation_steps=spec.observation_steps,
             observation_dim=self.encoder.width,
         )
-        self.observation_noise = config.observation_noise
+        self.observation_noise, self.history_dropout = config.observation_noise, config.history_dropout
         self.mask_loss = config.mask_loss
 
     def encode(self, observation: Mapping[str, Tensor]) -> Features:
@@ -127,15 +137,25 @@ class NetworkPolicy(Policy):
         """Normalised target chunks (B, H, A) and the condition to predict them from."""
         clean = self.encode(batch.observation)
         target = self.normalize_action(batch.action.to(clean.values), clean)
-        if not self.observation_noise:
+        if not self.observation_noise and not self.history_dropout:
             return target, clean
-        noisy = {key: self._disturb(key, batch.observation[key], generator) for key in self.spec.observation}
-        return target, Features(self.encoder(noisy, self.normalizer), clean.origin)
+        seen = self._disturb(batch.observation, generator)
+        return target, Features(self.encoder(seen, self.normalizer), clean.origin)
 
-    def _disturb(self, key: str, x: Tensor, generator: torch.Generator) -> Tensor:
-        _, scale = self.normalizer.affine(key)
-        x = x.to(scale)
-        return x + self.observation_noise * scale * draw(x.shape, generator, x)
+    def _disturb(self, observation: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """What the network is shown in training: noisy, and sometimes without a past."""
+        seen = {}
+        for key in self.spec.observation:
+            _, scale = self.normalizer.affine(key)
+            x = observation[key].to(scale)
+            seen[key] = x + self.observation_noise * scale * draw(x.shape, generator, x)
+        if self.history_dropout:
+            count = len(next(iter(seen.values())))
+            forget = torch.rand(count, generator=generator, device=generator.device) < self.history_dropout
+            for key, x in seen.items():
+                flags = forget.to(x.device).view(-1, *[1] * (x.ndim - 1))
+                seen[key] = torch.where(flags, x[:, -1:], x)
+        return seen
 
     def reduce(self, error: Tensor, mask: Tensor) -> Tensor:
         """Mean of element-wise errors (B, H, A); with `mask_loss`, over real actions only."""

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.errors import ConfigError
+from ..data.normalizer import NormalizerConfig
 from ..data.schema import nearest
+from ..training.config import EmaConfig
 from .chunk import ChunkConfig
 from .diffusion import DiffusionConfig
 from .factory import PolicyConfig
@@ -13,7 +15,7 @@ from .flow import FlowConfig
 from .mlp import MLPConfig
 from .nearest import NearestConfig
 from .regression import RegressorConfig
-from .sampling import DDPM
+from .sampling import DDPM, FlowEuler
 from .transformer import TransformerConfig
 from .unet import UNetConfig
 
@@ -42,6 +44,28 @@ PRESETS: Mapping[str, Preset] = {
     "flow_transformer": Preset(policy=FlowConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
     "regressor": Preset(policy=RegressorConfig(trunk=MLPConfig(width=256)), training=_SMALL),
     "nearest": Preset(policy=NearestConfig()),
+    # Positions in a workspace, commanded as positions: offsets from where the agent is, seen at several frequencies.
+    "push_t_human": Preset(
+        policy=FlowConfig(
+            normalizer=NormalizerConfig(action="mean_std"),
+            trunk=MLPConfig(width=512, depth=3, expansion=2),
+            time="uniform",
+            sampler=FlowEuler(steps=10, temperature=0.75),
+            octaves=4,
+            relative="state",
+            observation_noise=0.008,
+            mask_loss=True,
+        ),
+        training={
+            "learning_rate": 1e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 1e-2,
+            "warmup_steps": 300,
+            "minimum_ratio": 1e-3,
+            "precision": "bf16",
+            "ema": EmaConfig(max_decay=0.999),
+        },
+    ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(
         policy=DiffusionConfig(

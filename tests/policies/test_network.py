@@ -116,6 +116,58 @@ def test_octaves_add_sines_and_cosines_at_doubling_frequencies(episodes: Episode
     torch.testing.assert_close(features[..., 20], torch.cos(2 * torch.pi * z[..., 0]), atol=1e-4, rtol=1e-4)
 
 
+def test_points_add_their_offsets_from_the_position_actions_command(make_episodes: Callable) -> None:
+    """Two points of two numbers each, at both observation steps; a quarter of the range becomes 1, 4 is the end."""
+    episodes = make_episodes(widths={"state": 2, "environment": 4})
+    policy = build(replace(CONFIG, relative="state", points=("environment",)), episodes)
+    batch = windows(policy, episodes)
+    features = policy.encode(batch.observation).values
+    assert features.shape[-1] == 6 + 4
+    scale = policy.normalizer.affine("environment")[1]
+    here = batch.observation["state"].repeat(1, 1, 2)
+    expected = (batch.observation["environment"] - here) / (0.25 * scale)
+    torch.testing.assert_close(features[..., 6:], expected.clamp(-4, 4))
+
+
+def test_offsets_do_not_change_when_everything_moves_together(make_episodes: Callable) -> None:
+    episodes = make_episodes(widths={"state": 2, "environment": 4})
+    policy = build(replace(CONFIG, relative="state", points=("environment",)), episodes)
+    batch = windows(policy, episodes)
+    moved = {key: value + 0.3 for key, value in batch.observation.items()}
+    torch.testing.assert_close(
+        policy.encode(moved).values[..., 6:],
+        policy.encode(batch.observation).values[..., 6:],
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(("relative", "width"), [(None, 4), ("state", 3)])
+def test_points_need_a_position_and_whole_points(
+    make_episodes: Callable, relative: str | None, width: int
+) -> None:
+    episodes = make_episodes(widths={"state": 2, "environment": width})
+    with pytest.raises(SpecError, match="points 'environment' must be an observation of whole points"):
+        make_policy(replace(CONFIG, relative=relative, points=("environment",)), episodes)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_history_dropout_shows_the_present_in_place_of_the_past(episodes: Episodes, share: float) -> None:
+    policy = build(replace(CONFIG, history_dropout=share), episodes)
+    batch = Windows(episodes, policy.spec).batch(np.tile(np.arange(1, 8), 200))
+    _, condition = policy.training_pair(batch, torch.Generator().manual_seed(0))
+    clean = policy.encode(batch.observation).values
+    torch.testing.assert_close(condition.values[:, -1], clean[:, -1])
+    forgot = (condition.values[:, 0] == clean[:, 1]).all(dim=-1)
+    assert forgot.float().mean().item() == pytest.approx(share, abs=0.04)
+    torch.testing.assert_close(condition.values[~forgot], clean[~forgot])
+
+
+def test_history_dropout_out_of_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="history_dropout must lie in"):
+        replace(CONFIG, history_dropout=1.5)
+
+
 def test_images_are_refused_with_the_keys_that_remain(episodes: Episodes) -> None:
     image = Field(shape=(8, 8, 3), dtype="uint8")
     spec = replace(episodes.spec, observation={**episodes.spec.observation, "image.top": image})
