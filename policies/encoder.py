@@ -10,7 +10,6 @@ from ..data.errors import SpecError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 
-
 _NEAR, _FAR = 0.25, 4.0  # offsets: the share of the range that becomes 1, and where they are clipped
 
 
