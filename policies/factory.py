@@ -73,7 +73,8 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", ema: bool = Tr
     """Read a trained policy, ready to sample.
 
     Args:
-        path: a checkpoint folder, or a run folder; of a run, `checkpoints/best` if there is one, else `last`.
+        path: a checkpoint folder, or a run folder, which means its `checkpoints/last`: the held-out loss that decides
+            what is `best` does not rank policies by how well they act.
         device: where the policy is put.
         ema: use the averaged weights if the checkpoint holds some.
 
@@ -109,10 +110,10 @@ def find_checkpoint(path: Path | str) -> Path:
         CheckpointError: if there is none.
     """
     path = Path(path)
-    for folder in (path, path / "checkpoints" / "best", path / "checkpoints" / "last"):
+    for folder in (path, path / "checkpoints" / "last"):
         if (folder / MANIFEST).is_file():
             return folder
     raise CheckpointError(
-        f"no checkpoint at {path}: neither it nor its checkpoints/best or checkpoints/last holds a {MANIFEST}; "
+        f"no checkpoint at {path}: neither it nor its checkpoints/last holds a {MANIFEST}; "
         "give the folder of a run or of a checkpoint"
     )
