@@ -76,7 +76,7 @@ VERBS: Mapping[str, Verb] = {
             "The task is the one the run was trained for, unless task= says otherwise."
         ),
         keys={
-            "checkpoint": "a run folder (its best checkpoint) or a checkpoint folder",
+            "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
             "task": "push_t or push_t_human, with task.<key> to change it",
