@@ -1,0 +1,206 @@
+"""PushT in MuJoCo: push a T-shaped block onto a goal drawn at the centre of the table.
+
+Observation: `state`, the pusher's position (2), and `environment`, the block's eight corners (16). Action: the pusher's
+target position (2). All in metres. The goal stands at 45 degrees in the centre and the T is symmetric about its stem,
+so that exchanging x and y maps the task to itself.
+"""
+
+# MuJoCo's names come from compiled modules without stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.errors import ConfigError
+from ..data.spec import Field, Spec
+from .batch import BatchedPhysics
+from .push_t_geometry import OUTLINE, TIP_RADIUS, WORKSPACE, coverage, distance_to_block, transform
+from .task import Step
+
+if TYPE_CHECKING:
+    from .render import Renderer
+
+Array = NDArray[Any]
+
+MODEL_FILE = Path(__file__).parent / "assets" / "push_t.xml"
+CONTROL_HZ = 10.0
+SUBSTEPS = 20
+_BOUND = (WORKSPACE, WORKSPACE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushTConfig:
+    """The task.
+
+    Attributes:
+        max_steps: control steps (0.1 s) until a world is truncated.
+        success_coverage: share of the goal the block must cover for success.
+        finish_coverage: share at which an episode ends by itself; above `success_coverage`, so that an evaluation
+            also sees how far a policy goes beyond success.
+        start_range: m; the block starts with its centre uniform in a square of this half side, at any yaw.
+        images: whether observations hold `image.top`, rendered at `image_size` (about 2 ms per world and step).
+        image_size: px.
+        threads: native threads; 0 takes one per usable core.
+    """
+
+    max_steps: int = 300
+    success_coverage: float = 0.90
+    finish_coverage: float = 0.95
+    start_range: float = 0.12
+    images: bool = False
+    image_size: int = 96
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1 or self.image_size < 8:
+            raise ConfigError(
+                f"max_steps must be at least 1 and image_size at least 8, got {self.max_steps}, {self.image_size}"
+            )
+        if not 0 < self.success_coverage <= self.finish_coverage <= 1:
+            raise ConfigError(
+                "coverages must satisfy 0 < success_coverage <= finish_coverage <= 1, "
+                f"got {self.success_coverage} and {self.finish_coverage}"
+            )
+        if not 0 < self.start_range <= 0.15:
+            raise ConfigError(f"start_range must lie in (0, 0.15] m, got {self.start_range}")
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (one per core) or more, got {self.threads}")
+
+
+def make_spec(config: PushTConfig) -> Spec:
+    """The task's fields and rate."""
+    observation = {
+        "state": Field(
+            shape=(2,), unit="m", low=(-WORKSPACE,) * 2, high=_BOUND, names=("pusher_x", "pusher_y")
+        ),
+        "environment": Field(
+            shape=(16,), unit="m", names=tuple(f"corner_{i}_{axis}" for i in range(8) for axis in "xy")
+        ),
+    }
+    if config.images:
+        observation["image.top"] = Field(shape=(config.image_size, config.image_size, 3), dtype="uint8")
+    return Spec(
+        observation=observation,
+        action=Field(
+            shape=(2,), unit="m", low=(-WORKSPACE,) * 2, high=_BOUND, names=("target_x", "target_y")
+        ),
+        control_hz=CONTROL_HZ,
+    )
+
+
+def load_model() -> mujoco.MjModel:
+    """The compiled model; positions are block x, y, yaw, pusher x, y."""
+    return mujoco.MjModel.from_xml_path(str(MODEL_FILE))
+
+
+def observe(qpos: Array) -> dict[str, Array]:
+    """The numeric observation of positions (N, 5)."""
+    corners = transform(qpos[:, :3], OUTLINE)
+    return {
+        "state": qpos[:, 3:].astype(np.float32),
+        "environment": corners.reshape(len(qpos), 16).astype(np.float32),
+    }
+
+
+def start_positions(seed: int, config: PushTConfig) -> Array:
+    """Positions (5,) of one start, from the seed alone: uniform, the pusher clear of the block, the goal not reached."""
+    generator = np.random.default_rng(seed)
+    r = config.start_range
+    while True:
+        block = generator.uniform([-r, -r, -np.pi], [r, r, np.pi])
+        pusher = generator.uniform(-0.9 * WORKSPACE, 0.9 * WORKSPACE, 2)
+        apart = distance_to_block(block, pusher) > TIP_RADIUS + 0.01
+        if apart and coverage(block[None])[0] < 0.5 * config.success_coverage:
+            return np.concatenate([block, pusher])
+
+
+def judge(qpos: Array, config: PushTConfig) -> tuple[Array, Array]:
+    """Coverage (N,) and reward (N,), coverage / success_coverage clipped to 1, of positions (N, 5)."""
+    covered = coverage(qpos[:, :3])
+    return covered, np.minimum(covered / config.success_coverage, 1.0)
+
+
+class PushTWorlds:
+    """N worlds stepped together; satisfies `Task`.
+
+    Targets outside the workspace are clamped to its edge by the actuators.
+    """
+
+    def __init__(self, config: PushTConfig | None = None, *, worlds: int = 1) -> None:
+        """Build the worlds; the first call must be `reset`."""
+        self.config = config or PushTConfig()
+        self.spec = make_spec(self.config)
+        self.max_steps = self.config.max_steps
+        self.model = load_model()
+        self.physics = BatchedPhysics(
+            self.model, worlds=worlds, substeps=SUBSTEPS, threads=self.config.threads
+        )
+        self._elapsed = 0
+        self._renderers: dict[int, Renderer] = {}
+
+    @property
+    def worlds(self) -> int:
+        """N."""
+        return self.physics.worlds
+
+    def reset(self, seeds: Sequence[int]) -> dict[str, Array]:
+        """Start every world anew, world i from seeds[i] alone."""
+        if len(seeds) != self.worlds:
+            raise ConfigError(f"reset needs {self.worlds} seeds, one per world, got {len(seeds)}")
+        return self.restore(np.stack([start_positions(int(seed), self.config) for seed in seeds]))
+
+    def restore(self, qpos: Array, qvel: Array | float = 0.0) -> dict[str, Array]:
+        """Place every world at positions (N, 5) and velocities (N, 5)."""
+        self.physics.place(qpos, qvel)
+        self._elapsed = 0
+        return self._observe()
+
+    def step(self, action: Array) -> Step:
+        """Move every pusher towards its target (N, 2) for 0.1 s.
+
+        Raises:
+            SimulationError: naming the world whose action or state is not finite.
+        """
+        action = np.asarray(action)
+        if action.shape != (self.worlds, 2):
+            raise ConfigError(f"actions must be shaped ({self.worlds}, 2), got {action.shape}")
+        self.physics.advance(action)
+        self._elapsed += 1
+        covered, reward = judge(self.physics.qpos, self.config)
+        terminated = covered >= self.config.finish_coverage
+        return Step(
+            observation=self._observe(),
+            reward=reward,
+            terminated=terminated,
+            truncated=~terminated if self._elapsed >= self.max_steps else np.zeros_like(terminated),
+            success=covered >= self.config.success_coverage,
+            score=covered,
+        )
+
+    def render(self, world: int, *, size: int = 256) -> NDArray[np.uint8]:
+        """(size, size, 3) picture of one world from above."""
+        if size not in self._renderers:
+            from .render import Renderer
+
+            self._renderers[size] = Renderer(self.model, size=size)
+        return self._renderers[size].frame(self.physics.qpos[world])
+
+    def close(self) -> None:
+        """Stop the threads and release the graphics contexts."""
+        self.physics.close()
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+    def _observe(self) -> dict[str, Array]:
+        observation = observe(self.physics.qpos)
+        if self.config.images:
+            frames = [self.render(world, size=self.config.image_size) for world in range(self.worlds)]
+            observation["image.top"] = np.stack(frames)
+        return observation
