@@ -28,7 +28,7 @@ from .path import (
     to_variance_preserving,
 )
 from .policy import GenerativePolicy
-from .sampling import DDIM, DDPM, DPMSolver, SamplerConfig
+from .sampling import DDIM, SamplerConfig, ScheduleSampler
 from .trunk import TrunkConfig
 from .unet import UNetConfig
 
@@ -73,7 +73,7 @@ class DiffusionConfig(NetworkConfig):
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"clip must be positive or none, got {self.clip}")
         bounds = [self.clip]
-        if isinstance(self.sampler, DDPM | DDIM | DPMSolver):
+        if isinstance(self.sampler, ScheduleSampler):
             bounds.append(self.sampler.clip)
         if self.normalizer.action not in _BOUNDED and any(b is not None and b <= 1 for b in bounds):
             raise ConfigError(

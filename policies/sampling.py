@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.errors import ConfigError
 from ..data.schema import nearest
-from .path import BETA_SCHEDULES, BetaSchedule, action_from_velocity, betas, grid, levels, mix
+from .path import BETA_SCHEDULES, BetaSchedule, action_from_noise, betas, grid, levels, mix
 
 if TYPE_CHECKING:
     from .policy import GenerativePolicy
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPM:
-    """Ancestral sampling, arXiv 2006.11239, with the posterior's own variance; draws noise at every step.
+class ScheduleSampler:
+    """A sampler on the noise schedule of a DDPM.
 
     Attributes:
         steps: network calls.
@@ -36,51 +36,63 @@ class DDPM:
         clip: predicted actions are clipped to [-clip, clip] in normalised numbers; None for no clipping.
     """
 
-    steps: int = 100
+    steps: int = 10
     train_steps: int = 100
     beta_schedule: BetaSchedule = "squaredcos_cap_v2"
     clip: float | None = 1.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        if self.steps < 1:
+            raise ConfigError(f"{type(self).__name__} needs steps of at least 1, got {self.steps}")
+        if self.beta_schedule not in BETA_SCHEDULES:
+            raise ConfigError(
+                f"unknown beta_schedule {self.beta_schedule!r}; {nearest(self.beta_schedule, BETA_SCHEDULES)}"
+            )
+        most = self._most_steps()
+        if self.train_steps < 2 or self.steps > most:
+            raise ConfigError(
+                f"{type(self).__name__} cannot make {self.steps} steps on a schedule of {self.train_steps}; "
+                f"use 1..{most} steps, on a schedule of at least 2"
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise ConfigError(f"clip must be positive or none, got {self.clip}")
+
+    def _most_steps(self) -> int:
+        return self.train_steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDIM:
-    """Deterministic steps, arXiv 2010.02502, spaced evenly from 0; attributes as `DDPM`.
+class DDPM(ScheduleSampler):
+    """Ancestral sampling, arXiv 2006.11239, with the posterior's own variance; draws noise at every step."""
+
+    steps: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM(ScheduleSampler):
+    """Deterministic steps, arXiv 2010.02502, spaced evenly from 0.
 
     With more than half of the training steps and clipping, the noise is recomputed from the clipped action: clipped
     actions and unclipped noise disagree a little at each step, and over many steps that adds up to a wrong sample.
     """
 
-    steps: int = 10
-    train_steps: int = 100
-    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
-    clip: float | None = 1.0
 
-    def __post_init__(self) -> None:
-        _check(self)
+@dataclass(frozen=True, kw_only=True)
+class DPMSolver(ScheduleSampler):
+    """DPM-Solver++ of second order, arXiv 2211.01095."""
+
+    def _most_steps(self) -> int:
+        return (
+            self.train_steps - 1
+        )  # it never visits step 0, and divides by the distance of neighbouring steps
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPMSolver:
-    """DPM-Solver++ of second order, arXiv 2211.01095; attributes as `DDPM`."""
-
-    steps: int = 10
-    train_steps: int = 100
-    beta_schedule: BetaSchedule = "squaredcos_cap_v2"
-    clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowEuler:
-    """Euler steps along the velocity from s = 1 to 0, evenly spaced.
+class VelocitySampler:
+    """A sampler along the velocity, from s = 1 to 0 in steps of equal length.
 
     Attributes:
-        steps: network calls.
+        steps: number of steps.
         temperature: standard deviation of the initial noise; below 1, samples keep closer to the likely ones.
     """
 
@@ -88,51 +100,30 @@ class FlowEuler:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        if self.steps < 1:
+            raise ConfigError(f"{type(self).__name__} needs steps of at least 1, got {self.steps}")
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature must be at least 0 and finite, got {self.temperature}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowHeun:
-    """Heun's second-order steps along the velocity; two network calls per step.
+class FlowEuler(VelocitySampler):
+    """Euler's method; one network call per step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowHeun(VelocitySampler):
+    """Heun's second-order method; two network calls per step.
 
     Attributes:
-        steps: steps from s = 1 to 0, evenly spaced.
-        temperature: standard deviation of the initial noise.
         correct_last: also correct the last step, with a velocity at s = 0, where few networks are trained.
     """
 
     steps: int = 5
-    temperature: float = 1.0
     correct_last: bool = False
-
-    def __post_init__(self) -> None:
-        _check(self)
 
 
 SamplerConfig = DDPM | DDIM | DPMSolver | FlowEuler | FlowHeun
-
-
-def _check(sampler: SamplerConfig) -> None:
-    name = type(sampler).__name__
-    if sampler.steps < 1:
-        raise ConfigError(f"{name} needs steps of at least 1, got {sampler.steps}")
-    if isinstance(sampler, FlowEuler | FlowHeun):
-        if not 0 <= sampler.temperature < math.inf:
-            raise ConfigError(f"temperature must be at least 0 and finite, got {sampler.temperature}")
-        return
-    if sampler.beta_schedule not in BETA_SCHEDULES:
-        raise ConfigError(
-            f"unknown beta_schedule {sampler.beta_schedule!r}; {nearest(sampler.beta_schedule, BETA_SCHEDULES)}"
-        )
-    # DPM-Solver++ never visits step 0, and divides by the distance of neighbouring steps.
-    most = sampler.train_steps - isinstance(sampler, DPMSolver)
-    if sampler.train_steps < 2 or sampler.steps > most:
-        raise ConfigError(
-            f"{name} cannot make {sampler.steps} steps on a schedule of {sampler.train_steps}; "
-            f"use 1..{most} steps, on a schedule of at least 2"
-        )
-    if sampler.clip is not None and not sampler.clip > 0:
-        raise ConfigError(f"clip must be positive or none, got {sampler.clip}")
 
 
 def generate(
@@ -164,7 +155,7 @@ def generate(
         if noise is None:
             noise = torch.randn(shape, generator=generator, device=generator.device)
         noise = noise.to(device)
-        if isinstance(sampler, FlowEuler | FlowHeun) and sampler.temperature != 1.0:
+        if isinstance(sampler, VelocitySampler) and sampler.temperature != 1.0:
             noise = sampler.temperature * noise
         ask = _Asker(policy, condition, noise, None if prefix is None else prefix.to(device))
         match sampler:
@@ -194,16 +185,22 @@ class _Asker:
         return torch.cat([mix(self.prefix, self.noise[:, :n], s), x[:, n:]], dim=1)
 
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:
+        """The velocity at x_s."""
         return self.policy.predict_velocity(x, s, self.condition)
 
+    def noise_at(self, x: Tensor, s: Tensor) -> Tensor:
+        """The noise in x_s."""
+        return self.policy.predict_noise(x, s, self.condition)
+
     def answer(self, question: "_Question", x: Tensor, s: Tensor) -> Tensor:
+        """What a scheduler steps with; actions are clipped by it, after a composition has mixed its members."""
         match question:
             case "noise":
-                return self.policy.predict_noise(x, s, self.condition)
+                return self.noise_at(x, s)
             case "velocity":
                 return self.velocity(x, s)
             case "action":
-                return action_from_velocity(x, s, self.velocity(x, s))
+                return action_from_noise(x, s, self.noise_at(x, s))
             case _:
                 assert_never(question)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sensorimotor.data.errors import ConfigError
-from sensorimotor.policies.path import grid, levels
+from sensorimotor.policies.path import action_from_noise, grid, levels, noise_from_action, to_path
 from sensorimotor.policies.policy import GenerativePolicy
 from sensorimotor.policies.sampling import (
     DDIM,
@@ -124,6 +124,31 @@ def test_one_composed_noise_whichever_quantity_is_mixed(gaussian: Callable, mixe
     assert policy.predict_noise(y, s, None).item() == pytest.approx(0.259663, abs=1e-6)
     from_velocity = y + (1 - s) * policy.predict_velocity(y, s, None)
     assert from_velocity.item() == pytest.approx(0.259663, abs=1e-6)
+
+
+def test_weights_that_do_not_sum_to_one_mean_something_in_noise_only(gaussian: Callable) -> None:
+    # Noise, action and variance-preserving velocity of both members added up, each turned back into noise.
+    alpha, sigma = (torch.tensor(level[50]) for level in levels("squaredcos_cap_v2", 100))
+    x = torch.full((1, 1, 1), 0.4, dtype=torch.float64)
+    y, s = to_path(x, alpha, sigma)
+    noises = [m.predict_noise(y, s, None) for m in (gaussian(-1.0, 0.25), gaussian(2.0, 1.0))]
+    actions = [action_from_noise(y, s, noise) for noise in noises]
+    velocities = [alpha * n - sigma * a for n, a in zip(noises, actions, strict=True)]
+    assert sum(noises).item() == pytest.approx(0.519327, abs=1e-6)  # pyright: ignore
+    assert noise_from_action(y, s, sum(actions)).item() == pytest.approx(-0.034450, abs=1e-6)  # pyright: ignore
+    assert (alpha * sum(velocities) + sigma * x).item() == pytest.approx(0.230402, abs=1e-6)
+
+
+def test_a_member_that_scales_actions_otherwise_sits_at_another_position(gaussian: Callable) -> None:
+    # Clean actions u are (u - b) / d for the member. Its noise at its own position is that of the law in u.
+    alpha, sigma = (torch.tensor(level[50]) for level in levels("squaredcos_cap_v2", 100))
+    b, d = 0.5, 2.0
+    y, s = to_path(torch.full((1, 1, 1), 0.9, dtype=torch.float64), alpha, sigma)
+    scale = s + (1 - s) * d
+    theirs, position = (y - (1 - s) * b) / scale, s / scale
+    assert (float(position), float(theirs)) == pytest.approx((0.343069, 0.263230), abs=1e-6)
+    for law, point, where in ((gaussian(1.0, 0.64), y, s), (gaussian(0.25, 0.16), theirs, position)):
+        assert law.predict_noise(point, where, None).item() == pytest.approx(0.181867, abs=1e-6)
 
 
 @pytest.mark.parametrize(
