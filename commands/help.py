@@ -42,8 +42,8 @@ VERBS: Mapping[str, Verb] = {
         ),
         keys={
             "experiment": "push_t, push_t_human, push_t_human_published, recordings (push_t)",
-            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, regressor, nearest, "
-            "diffusion_unet_published, diffusion_transformer_published (flow)",
+            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, push_t_human, regressor, nearest, "
+            "diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; smoke: a minute to see that everything runs",
             "training.steps": "number of updates; training.minutes=5 also ends it",

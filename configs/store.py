@@ -1,15 +1,16 @@
 """Everything Hydra may compose, registered in this one place.
 
 Nodes are plain mappings made from the dataclasses by `typed.plain`: a default is written once, in the code that uses
-it. Hydra's store is its own global; registering twice changes nothing.
+it.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from .typed import option_name, plain
+from .typed import option_name, plain, plain_value
 from .verbs import ConvertConfig, DoctorConfig, InspectConfig, ReportConfig
 
 _LIGHT = {"convert": ConvertConfig, "inspect": InspectConfig, "report": ReportConfig, "doctor": DoctorConfig}
@@ -51,6 +52,7 @@ def starting_options(verb: str) -> set[str]:
     return {group for group, option in _CHOSEN.get(verb, {}).items() if option is not None}
 
 
+@cache  # the store is a global of Hydra's: once is enough
 def register(verb: str) -> None:
     """Register a verb's root and the groups it composes."""
     chosen = _CHOSEN.get(verb, {})
@@ -94,8 +96,8 @@ def _register_policies() -> None:
     from ..policies.presets import PRESETS
 
     for name, preset in PRESETS.items():
-        policy = {"kind": type(preset.policy).__name__, **plain(preset.policy)}
-        training = {key: list(v) if isinstance(v, tuple) else v for key, v in preset.training.items()}
+        policy = plain_value(preset.policy, choice=True)
+        training = {key: plain_value(value) for key, value in preset.training.items()}
         _store(name, {"policy": policy, "training": training}, group="policy", package="_global_")
     _store("preset", {}, group="training")
     smoke = {
@@ -119,7 +121,11 @@ def _register_experiments() -> None:
     experiments = {
         "push_t": {"evaluation": {"baselines": everyone}},
         "push_t_human": {
-            "defaults": [{"override /data": "push_t_human"}, {"override /task": "push_t_human"}],
+            "defaults": [
+                {"override /data": "push_t_human"},
+                {"override /task": "push_t_human"},
+                {"override /policy": "push_t_human"},
+            ],
             "evaluation": {"baselines": everyone},
         },
         "push_t_human_published": {

@@ -26,8 +26,17 @@ def plain(config: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value = _default(field) if isinstance(config, type) else getattr(config, field.name)
-        values[field.name] = _plain(value, choice=len(_classes(hints[field.name])) > 1)
+        values[field.name] = plain_value(value, choice=len(_classes(hints[field.name])) > 1)
     return values
+
+
+def plain_value(value: Any, *, choice: bool = False) -> Any:
+    """One value of such a mapping; `choice` writes a dataclass with its `kind`."""
+    if dataclasses.is_dataclass(value):
+        return ({"kind": type(value).__name__} if choice else {}) | plain(value)
+    if isinstance(value, tuple | list):
+        return [plain_value(item, choice=choice) for item in value]
+    return value
 
 
 def build(choices: Any, values: Mapping[str, Any], *, where: str = "") -> Any:
@@ -80,14 +89,6 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return REQUIRED
-
-
-def _plain(value: Any, *, choice: bool) -> Any:
-    if dataclasses.is_dataclass(value):
-        return ({"kind": type(value).__name__} if choice else {}) | plain(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item, choice=choice) for item in value]
-    return value
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

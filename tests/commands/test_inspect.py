@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from sensorimotor.data.episodes import Episodes
 
-def test_the_table_and_the_picture(command, dataset: Path) -> None:
+
+def test_the_table_and_the_picture(command, dataset: Path, recordings: Episodes) -> None:
     done = command("inspect", f"path={dataset}")
     assert done.code == 0
-    for word in ("6 episodes", "120 steps", "10 Hz", "pusher_x", "block_cos_yaw", "target_y"):
+    names = [name for field in recordings.spec.observation.values() for name in field.names]
+    for word in ("6 episodes", "120 steps", "10 Hz", *names, *recordings.spec.action.names):
         assert word in done.out
     assert (dataset.parent / "demos.png").read_bytes().startswith(b"\x89PNG")
 
