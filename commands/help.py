@@ -42,7 +42,7 @@ VERBS: Mapping[str, Verb] = {
         ),
         keys={
             "experiment": "push_t, push_t_human, push_t_human_published, recordings (push_t)",
-            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, push_t_human, regressor, nearest, "
+            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, regressor, nearest, "
             "diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; smoke: a minute to see that everything runs",

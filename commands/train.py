@@ -1,6 +1,6 @@
 """`sensorimotor train`: from demonstrations to an evaluated policy in one run folder."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ from ..configs.train import TrainConfig
 from ..configs.typed import plain
 from ..data.errors import TrainingError
 from ..policies.factory import load, make_policy
+from ..policies.network import NetworkConfig
 from ..policies.policy import Policy
 from ..policies.presets import PRESETS
+from ..policies.regression import RegressorConfig
 from ..training.loop import Outcome
 from ..training.metrics import read_metrics
 from ..training.run import write_config
@@ -64,9 +66,14 @@ def run(config: TrainConfig, screen: Screen) -> int:
 
 
 def _fit_regressor(config: TrainConfig, lesson: Lesson, folder: Path, screen: Screen) -> Outcome | None:
-    """The plain regressor a generative policy is compared with: same data, windows and number of updates."""
-    preset = PRESETS["regressor"].policy
-    policy = make_policy(replace(preset, chunk=config.policy.chunk), lesson.training, seed=config.seed)
+    """The plain regressor a policy is compared with: same data, windows, network, features and updates."""
+    match config.policy:
+        case NetworkConfig() as own:
+            shared = {field.name: getattr(own, field.name) for field in fields(NetworkConfig)}
+            regressor = RegressorConfig(**shared)
+        case _:
+            regressor = replace(PRESETS["regressor"].policy, chunk=config.policy.chunk)
+    policy = make_policy(regressor, lesson.training, seed=config.seed)
     screen.note("baseline    training the regressor")
     return fit(policy, lesson, config.training, regressor_folder(folder), resume=True)
 

@@ -20,7 +20,7 @@ _CHOSEN: Mapping[str, Mapping[str, str | None]] = {
     "train": {
         "data": "push_t",
         "task": "push_t",
-        "policy": "flow",
+        "policy": "flow_mlp",
         "training": "preset",
         "experiment": "push_t",
     },
@@ -124,7 +124,7 @@ def _register_experiments() -> None:
             "defaults": [
                 {"override /data": "push_t_human"},
                 {"override /task": "push_t_human"},
-                {"override /policy": "push_t_human"},
+                {"override /policy": "flow_points"},
             ],
             "evaluation": {"baselines": everyone},
         },

@@ -1,7 +1,7 @@
 """Named starting points: small ones that learn on a laptop, and the published ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..data.errors import ConfigError
@@ -37,6 +37,27 @@ _SMALL_UNET = UNetConfig(channels=(64, 128), kernel=5, step_width=64)
 _SMALL_TRANSFORMER = TransformerConfig(width=64, layers=2, attention_dropout=0.1)
 _SMALL = {"learning_rate": 1e-3, "weight_decay": 1e-4, "steps": 10_000}
 
+_FLOW_MLP = FlowConfig(
+    normalizer=NormalizerConfig(action="mean_std"),
+    trunk=MLPConfig(width=512, depth=3, expansion=2),
+    time="uniform",
+    sampler=FlowEuler(steps=10, temperature=0.75),
+    octaves=4,
+    relative="state",
+    history_dropout=0.5,
+    observation_noise=0.008,
+    mask_loss=True,
+)
+_FAST = {
+    "learning_rate": 1e-3,
+    "betas": (0.9, 0.99),
+    "weight_decay": 1e-2,
+    "warmup_steps": 300,
+    "minimum_ratio": 1e-3,
+    "precision": "bf16",
+    "ema": EmaConfig(max_decay=0.999),
+}
+
 PRESETS: Mapping[str, Preset] = {
     "diffusion": Preset(policy=DiffusionConfig(trunk=_SMALL_UNET), training=_SMALL),
     "diffusion_transformer": Preset(policy=DiffusionConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
@@ -44,27 +65,11 @@ PRESETS: Mapping[str, Preset] = {
     "flow_transformer": Preset(policy=FlowConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
     "regressor": Preset(policy=RegressorConfig(trunk=MLPConfig(width=256)), training=_SMALL),
     "nearest": Preset(policy=NearestConfig()),
-    # Positions in a workspace, commanded as positions: offsets from where the agent is, seen at several frequencies.
-    "push_t_human": Preset(
-        policy=FlowConfig(
-            normalizer=NormalizerConfig(action="mean_std"),
-            trunk=MLPConfig(width=512, depth=3, expansion=2),
-            time="uniform",
-            sampler=FlowEuler(steps=10, temperature=0.75),
-            octaves=4,
-            relative="state",
-            observation_noise=0.008,
-            mask_loss=True,
-        ),
-        training={
-            "learning_rate": 1e-3,
-            "betas": (0.9, 0.99),
-            "weight_decay": 1e-2,
-            "warmup_steps": 300,
-            "minimum_ratio": 1e-3,
-            "precision": "bf16",
-            "ema": EmaConfig(max_decay=0.999),
-        },
+    # Robots commanded by positions: `state` begins with the position that actions command.
+    "flow_mlp": Preset(policy=_FLOW_MLP, training=_FAST | {"steps": 6000}),
+    # The same where `environment` is a list of points in the space of the action.
+    "flow_points": Preset(
+        policy=replace(_FLOW_MLP, points=("environment",)), training=_FAST | {"steps": 20_000}
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(

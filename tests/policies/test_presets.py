@@ -29,7 +29,7 @@ def test_presets_survive_being_written_and_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> None:
-    episodes = make_episodes(steps=(30, 30))
+    episodes = make_episodes(steps=(30, 30), widths={"state": 2, "environment": 4})
     policy = make_policy(PRESETS[name].policy, episodes)
     batch = Windows(episodes, policy.spec).batch(np.arange(32))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
@@ -45,7 +45,7 @@ def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> No
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_are_small(name: str, make_episodes: Callable) -> None:
-    policy = make_policy(PRESETS[name].policy, make_episodes())
+    policy = make_policy(PRESETS[name].policy, make_episodes(widths={"state": 2, "environment": 4}))
     assert sum(p.numel() for p in policy.parameters()) < 5_000_000
 
 
