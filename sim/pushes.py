@@ -78,7 +78,7 @@ def _approach(qpos: Array, begin: Array) -> Array:
     here = qpos[3:] - qpos[:2]
     straight = here + (begin[:, None] - here) * share[:, None]
     block = np.array([0.0, 0.0, qpos[2]])
-    clear = (distance_to_block(block, straight) > TIP_RADIUS + 0.002).all(axis=1)
+    clear = np.min(distance_to_block(block, straight), axis=1) > TIP_RADIUS + 0.002
     r0, r1 = np.linalg.norm(here), np.linalg.norm(begin, axis=1)
     a0, a1 = np.arctan2(here[1], here[0]), np.arctan2(begin[:, 1], begin[:, 0])
     turn = (a1 - a0 + np.pi) % (2 * np.pi) - np.pi
