@@ -142,7 +142,7 @@ def usable_cores() -> int:
 
 def _not_finite(rows: Array) -> NDArray[np.bool_]:
     """(N,) where a row (N, ...) holds a NaN or an infinity."""
-    return ~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+    return np.logical_not(np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))
 
 
 def _raise_if_any(bad: NDArray[Any], what: str) -> None:

@@ -31,7 +31,6 @@ Array = NDArray[Any]
 MODEL_FILE = Path(__file__).parent / "assets" / "push_t.xml"
 CONTROL_HZ = 10.0
 SUBSTEPS = 20
-_BOUND = (WORKSPACE, WORKSPACE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +75,7 @@ class PushTConfig:
 def make_spec(config: PushTConfig) -> Spec:
     """The task's fields and rate."""
     observation = {
-        "state": Field(
-            shape=(2,), unit="m", low=(-WORKSPACE,) * 2, high=_BOUND, names=("pusher_x", "pusher_y")
-        ),
+        "state": Field(shape=(2,), unit="m", names=("pusher_x", "pusher_y")),
         "environment": Field(
             shape=(16,), unit="m", names=tuple(f"corner_{i}_{axis}" for i in range(8) for axis in "xy")
         ),
@@ -88,7 +85,11 @@ def make_spec(config: PushTConfig) -> Spec:
     return Spec(
         observation=observation,
         action=Field(
-            shape=(2,), unit="m", low=(-WORKSPACE,) * 2, high=_BOUND, names=("target_x", "target_y")
+            shape=(2,),
+            unit="m",
+            low=(-WORKSPACE, -WORKSPACE),
+            high=(WORKSPACE, WORKSPACE),
+            names=("target_x", "target_y"),
         ),
         control_hz=CONTROL_HZ,
     )

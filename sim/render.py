@@ -11,6 +11,7 @@ fraction of that.
 import importlib
 import os
 import sys
+import weakref
 from typing import Any
 
 import mujoco
@@ -49,14 +50,15 @@ class Renderer:
         self._pixels = np.empty((2 * size, 2 * size, 3), dtype=np.uint8)
         model.vis.quality.shadowsize = 0
         model.vis.quality.offsamples = 0
-        self._gl: Any = make_context(2 * size)
+        self._gl = make_context(2 * size)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
+        self._release = weakref.finalize(self, _release, self._gl, self._context)  # at the latest at exit
 
     def frame(self, qpos: NDArray[np.float64]) -> NDArray[np.uint8]:
         """(size, size, 3) picture of the world at these positions (nq,)."""
-        if self._gl is None:
+        if not self._release.alive:
             raise ConfigError("this renderer is closed; make a new one")
         self._data.qpos[:] = qpos
         mujoco.mj_kinematics(self._model, self._data)
@@ -72,11 +74,13 @@ class Renderer:
 
     def close(self) -> None:
         """Release the graphics context; closing twice is fine."""
-        if self._gl is not None:
-            self._gl.make_current()
-            self._context.free()
-            self._gl.free()
-            self._gl = None
+        self._release()
+
+
+def _release(gl: Any, context: mujoco.MjrContext) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
 
 
 def _halved(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
