@@ -7,6 +7,7 @@ from ..data.errors import ConfigError
 from ..data.formats import Format
 from ..policies.factory import PolicyConfig
 from ..policies.sampling import SamplerConfig
+from ..sim.expert import ExpertConfig
 from ..sim.tasks import TaskConfig
 from ..training.config import TrainingConfig
 
@@ -122,7 +123,20 @@ class EvalConfig(EvaluationConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DemosConfig:
-    """Record demonstrations."""
+    """Record demonstrations.
+
+    Attributes:
+        out: the robomimic HDF5 file to write.
+        task: the world; `push_t` has an expert.
+        expert: how it plans.
+        episodes: number of successful episodes to keep.
+        seed: the first start.
+        overwrite: replace an existing file.
+    """
 
     out: str
     task: TaskConfig
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    episodes: int = 100
+    seed: int = 0
+    overwrite: bool = False

@@ -34,6 +34,10 @@ from .opening import reading
 
 _GYM = 2  # robomimic's number for a plain Gymnasium environment
 _NEXT, _MASK = "next_obs.", "mask."
+_COMPACT = (
+    "v110",
+    "v110",
+)  # HDF5 of 2018 and later; the headers of many small arrays outweigh them in older files
 _STANDARD = {"actions": "action", "rewards": "reward", "dones": "terminated"}
 
 
@@ -202,7 +206,7 @@ def write_robomimic(
     path = Path(path)
     if compression is None:
         _check_space(path, sum(array.nbytes for array in arrays.values()))
-    with atomic_file(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_file(path) as temporary, h5py.File(temporary, "w", libver=_COMPACT) as file:
         data = file.create_group("data")
         data.attrs["total"] = episodes.steps
         data.attrs["env_args"] = json.dumps(env_args)
@@ -213,7 +217,8 @@ def write_robomimic(
             if episodes.success is not None:
                 demo.attrs["success"] = bool(episodes.success[i])
             for name, array in arrays.items():
-                demo.create_dataset(name, data=array[start:end], compression=compression)
+                packing = {"compression": compression, "shuffle": True} if compression else {}
+                demo.create_dataset(name, data=array[start:end], **packing)
         for key, mask in masks.items():
             chosen = [f"demo_{i}".encode() for i, start in enumerate(episodes.starts) if mask[start]]
             file.create_dataset(f"mask/{key}", data=np.array(chosen, dtype="S16"))
