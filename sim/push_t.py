@@ -109,16 +109,21 @@ def observe(qpos: Array) -> dict[str, Array]:
     }
 
 
-def start_positions(seed: int, config: PushTConfig) -> Array:
-    """Positions (5,) of one start, from the seed alone: uniform, the pusher clear of the block, the goal not reached."""
-    generator = np.random.default_rng(seed)
-    r = config.start_range
-    while True:
-        block = generator.uniform([-r, -r, -np.pi], [r, r, np.pi])
-        pusher = generator.uniform(-0.9 * WORKSPACE, 0.9 * WORKSPACE, 2)
+def start_positions(seeds: Sequence[int], config: PushTConfig) -> Array:
+    """Positions (N, 5) of N starts, each from its own seed alone.
+
+    Block and pusher are drawn uniformly, again and again until they are apart and the goal is not nearly covered.
+    """
+    generators = [np.random.default_rng(int(seed)) for seed in seeds]
+    reach = np.array([config.start_range, config.start_range, np.pi, *[0.9 * WORKSPACE] * 2])
+    starts = np.empty((len(generators), 5))
+    pending = np.arange(len(generators))
+    while len(pending):
+        starts[pending] = [generators[i].uniform(-1.0, 1.0, 5) for i in pending] * reach
+        block, pusher = starts[pending, :3], starts[pending, 3:]
         apart = distance_to_block(block, pusher) > TIP_RADIUS + 0.01
-        if apart and coverage(block[None])[0] < 0.5 * config.success_coverage:
-            return np.concatenate([block, pusher])
+        pending = pending[~(apart & (coverage(block) < 0.5 * config.success_coverage))]
+    return starts
 
 
 def judge(qpos: Array, config: PushTConfig) -> tuple[Array, Array]:
@@ -154,7 +159,7 @@ class PushTWorlds:
         """Start every world anew, world i from seeds[i] alone."""
         if len(seeds) != self.worlds:
             raise ConfigError(f"reset needs {self.worlds} seeds, one per world, got {len(seeds)}")
-        return self.restore(np.stack([start_positions(int(seed), self.config) for seed in seeds]))
+        return self.restore(start_positions(seeds, self.config))
 
     def restore(self, qpos: Array, qvel: Array | float = 0.0) -> dict[str, Array]:
         """Place every world at positions (N, 5) and velocities (N, 5)."""

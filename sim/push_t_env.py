@@ -59,7 +59,7 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         start = int(self.np_random.integers(2**31)) if seed is None else seed
         mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:] = start_positions(start, self.config)
+        self.data.qpos[:] = start_positions([start], self.config)[0]
         self._elapsed = 0
         covered, _ = judge(self.data.qpos[None], self.config)
         return self._observe(), self._info(covered)

@@ -23,7 +23,7 @@ def physics(*, threads: int = 1, worlds: int = WORLDS) -> BatchedPhysics:
 
 
 def starts(worlds: int) -> np.ndarray:
-    return np.stack([start_positions(seed, PushTConfig()) for seed in range(worlds)])
+    return start_positions(range(worlds), PushTConfig())
 
 
 def pushes(steps: int, worlds: int = WORLDS, seed: int = 0) -> np.ndarray:

@@ -27,7 +27,8 @@ def poses(count: int, *, spread: float = 0.05, seed: int = 0) -> np.ndarray:
 def inside_t(points: np.ndarray) -> np.ndarray:
     """Whether points (P, 2) of the block's frame lie in the T."""
     x, y = points[:, :1], points[:, 1:]
-    return ((x >= BOXES[:, 0]) & (x <= BOXES[:, 1]) & (y >= BOXES[:, 2]) & (y <= BOXES[:, 3])).any(axis=1)
+    within = (x >= BOXES[:, 0]) & (x <= BOXES[:, 1]) & (y >= BOXES[:, 2]) & (y <= BOXES[:, 3])
+    return np.logical_or(within[:, 0], within[:, 1])
 
 
 def grid(count: int) -> np.ndarray:

@@ -28,7 +28,7 @@ def renderer() -> Renderer:
 
 @pytest.mark.parametrize("pusher", [(0.2, -0.2), (-0.2, -0.15), (0.0, 0.22)])
 def test_the_pusher_is_drawn_where_it_is(renderer: Renderer, pusher: tuple[float, float]) -> None:
-    red, green, blue = pixel(renderer.frame(scene(pusher)), *pusher)
+    red, _, blue = pixel(renderer.frame(scene(pusher)), *pusher)
     assert red > 200
     assert blue < 100
     empty = pixel(renderer.frame(scene((0.2, 0.2))), *pusher)
