@@ -45,7 +45,8 @@ VERBS: Mapping[str, Verb] = {
             "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, regressor, nearest, "
             "diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
-            "training": "preset: as the policy learns well; smoke: a minute to see that everything runs",
+            "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "
+            "runs (as the experiment says)",
             "training.steps": "number of updates; training.minutes=5 also ends it",
             "data.path": f"{_DATASETS}; `bundled` for push_t's own demonstrations",
             "data.mirror": "also learn from every episode mirrored, where the task has that symmetry",

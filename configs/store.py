@@ -20,7 +20,7 @@ _CHOSEN: Mapping[str, Mapping[str, str | None]] = {
     "train": {
         "data": "push_t",
         "task": "push_t",
-        "policy": "flow_mlp",
+        "policy": "flow_points",
         "training": "preset",
         "experiment": "push_t",
     },
@@ -100,6 +100,7 @@ def _register_policies() -> None:
         training = {key: plain_value(value) for key, value in preset.training.items()}
         _store(name, {"policy": policy, "training": training}, group="policy", package="_global_")
     _store("preset", {}, group="training")
+    _store("quick", {"training": {"steps": 5000}}, group="training", package="_global_")
     smoke = {
         "training": {"steps": 50, "batch_size": 64, "warmup_steps": 5, "log_every": 10},
         "evaluation": {"episodes": 4, "video": 1},
@@ -111,7 +112,7 @@ def _register_experiments() -> None:
     from .train import BUNDLED, DataConfig
 
     sources = {
-        "push_t": {"path": BUNDLED},
+        "push_t": {"path": BUNDLED, "mirror": True},
         "push_t_human": {"control_hz": 10.0, "mirror": True},
         "recordings": {},
     }
@@ -119,7 +120,10 @@ def _register_experiments() -> None:
         _store(name, plain(DataConfig) | source, group="data")
     everyone = ["hold_still", "random", "nearest", "regressor"]
     experiments = {
-        "push_t": {"evaluation": {"baselines": everyone}},
+        "push_t": {
+            "defaults": [{"override /training": "quick"}],
+            "evaluation": {"baselines": everyone},
+        },
         "push_t_human": {
             "defaults": [
                 {"override /data": "push_t_human"},

@@ -69,7 +69,7 @@ PRESETS: Mapping[str, Preset] = {
     "flow_mlp": Preset(policy=_FLOW_MLP, training=_FAST | {"steps": 6000}),
     # The same where `environment` is a list of points in the space of the action.
     "flow_points": Preset(
-        policy=replace(_FLOW_MLP, points=("environment",)), training=_FAST | {"steps": 20_000}
+        policy=replace(_FLOW_MLP, points=("environment",)), training=_FAST | {"steps": 8000}
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(
