@@ -98,6 +98,7 @@ TINY = (
     "task.max_steps=5",
     "task.threads=1",
     "data.held_out=0.2",
+    "data.mirror=false",
     "evaluation.episodes=3",
     "evaluation.video=0",
 )

@@ -41,6 +41,14 @@ def test_a_run_folder_holds_everything_and_the_next_command_is_said(command, dat
     assert outcome["data"] == {"episodes": 5, "steps": 100, "recorded": 6, "held_out": 1}
 
 
+def test_mirror_images_are_learned_from_and_never_held_out(command, dataset, tmp_path, tiny) -> None:
+    run = tmp_path / "run"
+    words = (f"data.path={dataset}", f"run={run}", *tiny, "data.mirror=true", "evaluation.episodes=0")
+    assert command("train", *words).code == 0
+    outcome = json.loads((run / "outcome.json").read_text())
+    assert outcome["data"] == {"episodes": 10, "steps": 200, "recorded": 6, "held_out": 1}
+
+
 def test_the_stored_configuration_is_the_whole_of_it(trained: Path, dataset: Path) -> None:
     stored = yaml.safe_load((trained / "config.yaml").read_text())
     assert stored["data"]["path"] == str(dataset)
