@@ -14,7 +14,9 @@ def run(config: DemosConfig, screen: Screen) -> int:
     """Record and write; starts the expert could not solve are named."""
     out = Path(config.out)
     if out.suffix not in (".hdf5", ".h5"):
-        raise ConfigError(f"out={out} must end in .hdf5; turn it into other formats with sensorimotor convert")
+        raise ConfigError(
+            f"out={out} must end in .hdf5; turn it into other formats with sensorimotor convert"
+        )
     if out.exists() and not config.overwrite:
         raise DataError(f"{out} exists already; give another out=, or overwrite=true to replace it")
     if not isinstance(config.task, PushTConfig):
@@ -30,6 +32,8 @@ def run(config: DemosConfig, screen: Screen) -> int:
         f"({lengths.min()} to {lengths.max()} each), starts {recording.seeds[0]} to {recording.seeds[-1]}"
     )
     if recording.failed:
-        screen.warn(f"{len(recording.failed)} starts were not solved and are left out: {list(recording.failed)}")
+        screen.warn(
+            f"{len(recording.failed)} starts were not solved and are left out: {list(recording.failed)}"
+        )
     screen.say(f"next: sensorimotor inspect path={out}")
     return 0
