@@ -56,6 +56,7 @@ _FAST = {
     "minimum_ratio": 1e-3,
     "precision": "bf16",
     "ema": EmaConfig(max_decay=0.999),
+    "threads": 1,  # its matrices are too small to share: two threads gain little, and lose much on a busy machine
 }
 
 PRESETS: Mapping[str, Preset] = {
