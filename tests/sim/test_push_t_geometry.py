@@ -63,12 +63,12 @@ def test_the_frame_sits_at_the_centre_of_mass() -> None:
 
 
 def test_the_drags_belong_together() -> None:
-    """Rotational over linear drag is the squared mean distance of the T's area from its centre."""
+    """Rotational over linear drag is, roughly, the squared mean distance of the T's area from its centre."""
     model = load_model()
     points = grid(400)
     mean_distance = np.linalg.norm(points[inside_t(points)], axis=1).mean()
     linear, _, turning = model.dof_damping[:3]
-    assert np.sqrt(turning / linear) == pytest.approx(mean_distance, rel=0.01)
+    assert np.sqrt(turning / linear) == pytest.approx(mean_distance, rel=0.03)
 
 
 def test_full_coverage_at_the_goal_and_after_whole_turns() -> None:
