@@ -1,0 +1,33 @@
+"""The library without the command: demonstrations in, an evaluated policy out.
+
+Usage: python examples/train_and_evaluate.py [updates] [episodes] [run folder]
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import sensorimotor
+from sensorimotor.commands.learning import DEMONSTRATIONS
+from sensorimotor.data.windows import Windows
+from sensorimotor.policies.factory import describe, make_policy
+from sensorimotor.policies.presets import preset
+from sensorimotor.training.config import TrainingConfig
+from sensorimotor.training.loop import train
+
+
+def main(updates: int = 2000, episodes: int = 20, run: str = "runs/example") -> None:
+    demonstrations = sensorimotor.load_dataset(DEMONSTRATIONS)
+    recipe = preset("flow_points")
+    policy = make_policy(recipe.policy, demonstrations)
+    config = TrainingConfig(**{**recipe.training, "steps": updates})
+    train(policy, Windows(demonstrations, policy.spec), config, Path(run), describe=partial(describe, policy))
+
+    task = sensorimotor.make_task("push_t", worlds=episodes)
+    result = sensorimotor.evaluate(sensorimotor.load(run), task, episodes=episodes)
+    print(f"success {result.success_rate.percent()}, score {result.mean_reward.decimal()}")
+
+
+if __name__ == "__main__":
+    numbers, names = [int(word) for word in sys.argv[1:3]], sys.argv[3:4]
+    main(*numbers, *names)
