@@ -16,7 +16,7 @@ from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import train
 
 
-def main(updates: int = 2000, episodes: int = 20, run: str = "runs/example") -> None:
+def main(updates: int, episodes: int, run: str) -> None:
     demonstrations = sensorimotor.load_dataset(DEMONSTRATIONS)
     recipe = preset("flow_points")
     policy = make_policy(recipe.policy, demonstrations)
@@ -29,5 +29,6 @@ def main(updates: int = 2000, episodes: int = 20, run: str = "runs/example") -> 
 
 
 if __name__ == "__main__":
-    numbers, names = [int(word) for word in sys.argv[1:3]], sys.argv[3:4]
-    main(*numbers, *names)
+    defaults = ["2000", "20", "runs/example"]
+    updates, episodes, run = (*sys.argv[1:4], *defaults[len(sys.argv) - 1 :])
+    main(int(updates), int(episodes), run)
