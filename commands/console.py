@@ -7,18 +7,22 @@ Results go to standard output, everything else (progress, warnings, errors) to s
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
+
+from ..training.progress import Progress, make_progress
 
 _HERE = Path(__file__).resolve().parents[1]
 _PLAIN_WIDTH = 110  # columns of a table that goes to a file
-_PLAIN_LINES = 10  # progress lines per task where there is no terminal
+_PLAIN_LINES = 10  # progress lines per evaluation where there is no terminal
+_TRAINING_LINES = 20  # and per training
 
 
 def _console(*, stderr: bool) -> Console:
@@ -71,7 +75,7 @@ class Screen:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[text]}"),
         )
-        with Progress(*columns, console=self.err, transient=True) as bar:
+        with Bar(*columns, console=self.err, transient=True) as bar:
             task = bar.add_task(what, total=None, text="")
 
             def update(done: int, total: int, text: str = "") -> None:
@@ -107,6 +111,32 @@ def _plain_progress(screen: Screen, what: str) -> Callable[..., None]:
             screen.note(f"{what}: {done}/{total} in {duration(seconds)}{'  ' + text if text else ''}")
 
     return update
+
+
+class SparseProgress:
+    """Rows of training as plain lines, about twenty of them, and every held-out loss."""
+
+    def __init__(self, steps: int, shown: Progress) -> None:
+        """Show rows of a run of `steps` updates through another, more talkative display."""
+        self._steps, self._shown = steps, shown
+        self._last = 0
+
+    def update(self, row: Mapping[str, float | None]) -> None:
+        """Take a row; show it if enough has happened since the last one."""
+        share = int(_TRAINING_LINES * (row["step"] or 0) / self._steps)
+        if share > self._last or "held_out_loss" in row:
+            self._last = share
+            self._shown.update(row)
+
+    def close(self) -> None:
+        """Stop showing."""
+        self._shown.close()
+
+
+def training_progress(screen: Screen, steps: int) -> Progress:
+    """A bar on a terminal, a few plain lines elsewhere."""
+    shown = make_progress(steps)
+    return shown if screen.err.is_terminal else SparseProgress(steps, shown)
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ from ..sim.tasks import TaskConfig, make_task
 from ..training.checkpoint import MODEL, save_checkpoint, save_weights
 from ..training.config import TrainingConfig
 from ..training.loop import Outcome, train
+from .console import Screen, training_progress
 
 DEMONSTRATIONS = Path(__file__).resolve().parents[1] / "sim" / "assets" / "push_t_demos.hdf5"
 
@@ -93,7 +94,7 @@ def check_task(policy: Policy, task: TaskConfig) -> None:
 
 
 def fit(
-    policy: Policy, lesson: Lesson, config: TrainingConfig, folder: Path, *, resume: bool
+    policy: Policy, lesson: Lesson, config: TrainingConfig, folder: Path, screen: Screen, *, resume: bool
 ) -> Outcome | None:
     """Train a policy, its checkpoints in `folder`; None if it is complete as made, and only has to be saved."""
     if isinstance(policy, NearestPolicy):
@@ -111,4 +112,5 @@ def fit(
         held_out=None if lesson.held_out is None else Windows(lesson.held_out, policy.spec),
         describe=lambda where: describe(policy, where),
         resume=resume and (folder / "checkpoints" / "last").exists(),
+        progress=training_progress(screen, config.steps),
     )

@@ -106,7 +106,10 @@ def _tiles(run: Run) -> str:
         tiles.append(_tile("network", charts.number(parameters), "parameters"))
     data = run.outcome.get("data", {})
     if data:
-        tiles.append(_tile("data", str(data["episodes"]), f"episodes, {charts.number(data['steps'])} steps"))
+        mirrored = ", half of them mirrored" if data["episodes"] > data["recorded"] else ""
+        tiles.append(
+            _tile("data", str(data["episodes"]), f"episodes, {charts.number(data['steps'])} steps{mirrored}")
+        )
     return f"<div class='tiles'>{''.join(tiles)}</div>" if tiles else ""
 
 
@@ -204,11 +207,8 @@ def _episodes(run: Run) -> str:
     if not episodes:
         return ""
     failed = [str(e["seed"]) for e in episodes if not e["success"]]
-    listed = (
-        f"Not solved: {', '.join(failed[:24])}{', ...' if len(failed) > 24 else ''}."
-        if failed
-        else "All solved."
-    )
+    more = f" and {len(failed) - 12} more" if len(failed) > 12 else ""
+    listed = f"Not solved: {', '.join(failed[:12])}{more}." if failed else "All solved."
     chart = charts.strip(
         [e["score"] for e in episodes],
         [e["success"] for e in episodes],

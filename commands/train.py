@@ -36,7 +36,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
         check_task(policy, config.task)
     _announce(config, lesson, policy, folder, screen)
     write_config(folder, plain(config))
-    outcome = fit(policy, lesson, config.training, folder, resume=config.resume)
+    outcome = fit(policy, lesson, config.training, folder, screen, resume=config.resume)
     write_json(folder / "outcome.json", _facts(lesson, policy, outcome, folder, now=datetime.now()))
     if outcome is not None:
         if _interrupted(outcome, config):
@@ -75,7 +75,7 @@ def _fit_regressor(config: TrainConfig, lesson: Lesson, folder: Path, screen: Sc
             regressor = replace(PRESETS["regressor"].policy, chunk=config.policy.chunk)
     policy = make_policy(regressor, lesson.training, seed=config.seed)
     screen.note("baseline    training the regressor")
-    return fit(policy, lesson, config.training, regressor_folder(folder), resume=True)
+    return fit(policy, lesson, config.training, regressor_folder(folder), screen, resume=True)
 
 
 def _say_interrupted(outcome: Outcome, config: TrainConfig, folder: Path, screen: Screen) -> int:

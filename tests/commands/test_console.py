@@ -6,7 +6,8 @@ import warnings
 import pytest
 from rich.console import Console
 
-from sensorimotor.commands.console import Screen, duration, shown_warnings
+from sensorimotor.commands.console import Screen, SparseProgress, duration, shown_warnings
+from sensorimotor.training.progress import PlainProgress
 
 
 class Clock:
@@ -73,3 +74,24 @@ def test_only_warnings_of_this_project_are_shown() -> None:
         warnings.warn_explicit("a library is chatty", UserWarning, "/usr/lib/python3/chatty.py", 1)
         warnings.warn_explicit("look at this", UserWarning, files.__file__, 1)
     assert text.getvalue() == "warning: look at this\n"
+
+
+def test_a_long_training_is_twenty_lines_and_its_held_out_losses() -> None:
+    text = io.StringIO()
+    progress = SparseProgress(5000, PlainProgress(5000, text))
+    for step in range(50, 5001, 50):
+        progress.update({"step": step, "loss": 1.0})
+        if step % 1000 == 0:
+            progress.update({"step": step, "held_out_loss": 2.0})
+    lines = text.getvalue().splitlines()
+    assert len([line for line in lines if "held-out" in line]) == 5
+    assert len(lines) == 25
+    assert lines[-2].startswith("update 5000/5000  loss 1")
+
+
+def test_a_short_training_shows_every_row() -> None:
+    text = io.StringIO()
+    progress = SparseProgress(4, PlainProgress(4, text))
+    for step in (2, 4):
+        progress.update({"step": step, "loss": 1.0})
+    assert len(text.getvalue().splitlines()) == 2

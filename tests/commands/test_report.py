@@ -65,7 +65,8 @@ def folder(tmp_path: Path) -> Path:
         },
     )
     write_json(
-        run / "outcome.json", {"seconds": 61.0, "parameters": 1234, "data": {"episodes": 9, "steps": 100}}
+        run / "outcome.json",
+        {"seconds": 61.0, "parameters": 1234, "data": {"episodes": 9, "steps": 100, "recorded": 9}},
     )
     return run
 
