@@ -19,6 +19,7 @@ from ..policies.execution import RecedingHorizon, Runner, TemporalEnsemble
 from ..policies.policy import Policy
 from ..sim.baselines import HoldStill, UniformRandom
 from ..sim.evaluation import Evaluation, evaluate
+from ..sim.task import Task
 from ..sim.tasks import TaskConfig, make_task
 from .console import Screen
 from .names import milliseconds
@@ -61,44 +62,56 @@ def judge(
     """
     worlds = make_task(task, worlds=min(config.worlds, config.episodes))
     try:
-        contenders = [(name, policy)]
-        for baseline in config.baselines or ():
-            contenders.append((NAMES[baseline], _baseline(baseline, worlds.spec, fitted)))
-        results: list[Evaluation] = []
-        for title, contender in contenders:
-            own = contender is policy
-            with screen.progress(f"evaluating {title}") as update:
-                results.append(
-                    evaluate(
-                        contender,
-                        worlds,
-                        episodes=config.episodes,
-                        first_seed=config.seed,
-                        runner=_runner(config) if own else None,
-                        videos=min(config.video, config.episodes) if own else 0,
-                        folder=folder / VIDEOS if own and config.video else None,
-                        name=title,
-                        progress=update,
-                    )
-                )
+        others = {NAMES[b]: _baseline(b, worlds.spec, fitted) for b in config.baselines or ()}
+        own = _roll_out(policy, name, worlds, config, screen, folder=folder)
+        results = [own, *(_roll_out(other, title, worlds, config, screen) for title, other in others.items())]
     finally:
         worlds.close()
-    values = {
-        "when": f"{now:%Y-%m-%d %H:%M}",
-        "task_name": _TASK_NAMES.get(type(task).__name__, type(task).__name__),
-        "task": to_mapping(task),
-        "control_hz": policy.spec.control_hz,
-        "execute": policy.spec.execute if config.execution == "receding_horizon" else 1,
-        "execution": config.execution,
-        "sampler": _sampler(policy),
-        "policy": _relative(results[0].to_dict(), folder),
-        "baselines": [result.to_dict() for result in results[1:]],
-    }
+    values = {"when": f"{now:%Y-%m-%d %H:%M}", **_circumstances(policy, task, config)}
+    values["policy"] = _relative(own.to_dict(), folder)
+    values["baselines"] = [result.to_dict() for result in results[1:]]
     write_json(folder / EVALUATION, values)
     last = config.seed + config.episodes - 1
     screen.say(f"{values['task_name']}: {config.episodes} starts, seeds {config.seed} to {last}")
     screen.table(table(results))
     return values
+
+
+def _roll_out(
+    policy: Policy,
+    name: str,
+    worlds: Task,
+    config: EvaluationConfig,
+    screen: Screen,
+    *,
+    folder: Path | None = None,
+) -> Evaluation:
+    """Evaluate one policy; with a folder it is the one in question, executed as wanted and recorded."""
+    with screen.progress(f"evaluating {name}") as update:
+        return evaluate(
+            policy,
+            worlds,
+            episodes=config.episodes,
+            first_seed=config.seed,
+            runner=_runner(config) if folder else None,
+            videos=min(config.video, config.episodes) if folder else 0,
+            folder=folder / VIDEOS if folder and config.video else None,
+            name=name,
+            progress=update,
+        )
+
+
+def _circumstances(policy: Policy, task: TaskConfig, config: EvaluationConfig) -> dict[str, Any]:
+    """What the numbers were measured under."""
+    sampler = getattr(policy, "sampler", None)
+    return {
+        "task_name": _TASK_NAMES.get(type(task).__name__, type(task).__name__),
+        "task": to_mapping(task),
+        "control_hz": policy.spec.control_hz,
+        "execution": config.execution,
+        "execute": policy.spec.execute if config.execution == "receding_horizon" else 1,
+        "sampler": None if sampler is None else to_mapping(sampler),
+    }
 
 
 def _baseline(name: Baseline, spec: Spec, fitted: Mapping[Baseline, Callable[[], Policy]]) -> Policy:
@@ -126,11 +139,6 @@ def _runner(config: EvaluationConfig) -> Callable[[Policy, torch.Generator], Run
             return lambda policy, generator: TemporalEnsemble(policy, generator=generator)
         case _:
             assert_never(config.execution)
-
-
-def _sampler(policy: Policy) -> dict[str, Any] | None:
-    sampler = getattr(policy, "sampler", None)
-    return None if sampler is None else to_mapping(sampler)
 
 
 def _relative(values: dict[str, Any], folder: Path) -> dict[str, Any]:
