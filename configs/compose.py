@@ -164,7 +164,7 @@ def _check_key(verb: str, key: str, values: Mapping[str, Any]) -> None:
     else:
         close = _closest(key, [*paths, *(group for group in groups(verb) if group not in paths)])
         hint = f"did you mean {' or '.join(repr(path) for path in close)}? " if close else ""
-    raise ConfigError(f"unknown key {key!r}; {hint}{where or verb} has {', '.join(names)}")
+    raise ConfigError(f"unknown key {key!r}; {hint}keys of {where or verb}: {', '.join(names)}")
 
 
 def _closest(key: str, paths: Sequence[str]) -> list[str]:
