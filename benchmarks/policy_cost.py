@@ -90,7 +90,7 @@ def plain_loop(network: nn.Module) -> Contender:
     observation, _ = make_data(1)
     seen, action = make_data(TRAIN_BATCH)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # as ours, whose networks may be differentiated in their inputs
     def chunk() -> Tensor:
         condition = torch.cat(list(observation.values()), dim=-1)
         x = torch.randn(1, HORIZON, ACTIONS)
@@ -143,7 +143,7 @@ def lerobot(reference: nn.Module) -> tuple[Contender, dict[str, Any]]:
         "largest_difference_of_outputs": difference,
     }
 
-    @torch.inference_mode()
+    @torch.no_grad()  # as ours, whose networks may be differentiated in their inputs
     def chunk() -> Tensor:
         policy.eval()
         return policy.diffusion.generate_actions(observation)
@@ -201,12 +201,13 @@ def contender(
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each contender in each round, after one round that does not count."""
+    """Milliseconds of each contender in each round, after one round that does not count; the order rotates."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
     for i in range(rounds + 1):
-        for name, run in contenders.items():
+        for name in names[i % len(names) :] + names[: i % len(names)]:
             began = time.perf_counter()
-            run()
+            contenders[name]()
             if i:
                 times[name].append(1e3 * (time.perf_counter() - began))
     return times

@@ -15,6 +15,7 @@ from ..data.windows import Windows, split_episodes
 from ..policies.factory import describe
 from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
+from ..sim.demos import DEMONSTRATIONS, mirrored
 from ..sim.push_t import PushTConfig
 from ..sim.push_t_human import PushTHumanConfig
 from ..sim.tasks import TaskConfig, make_task
@@ -22,8 +23,6 @@ from ..training.checkpoint import MODEL, save_checkpoint, save_weights
 from ..training.config import TrainingConfig
 from ..training.loop import Outcome, train
 from .console import Screen, training_progress
-
-DEMONSTRATIONS = Path(__file__).resolve().parents[1] / "sim" / "assets" / "push_t_demos.hdf5"
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,6 @@ def _prepared(episodes: Episodes, task: TaskConfig | None, *, mirror: bool) -> E
 
             return demonstrations(episodes, mirror=mirror)
         case PushTConfig() if mirror:
-            from ..sim.demos import mirrored
-
             return concatenate([episodes, mirrored(episodes)])
         case _ if mirror:
             raise DataError("no mirror symmetry is known for this data; use data.mirror=false")

@@ -183,7 +183,7 @@ def _videos(run: Run) -> str:
         episode = episodes.get(int(seed)) if seed.isdigit() else None
         caption = f"start {seed}"
         if episode:
-            ending = f"solved in {episode['length']} steps" if episode["success"] else "not solved"
+            ending = f"solved in {episode['solved_at']} steps" if episode["success"] else "not solved"
             caption += f": {ending}, score {episode['score']:.2f}"
         figures.append(f"<figure>{_embed(path)}<figcaption>{escape(caption)}</figcaption></figure>")
     if not figures:

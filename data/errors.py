@@ -28,5 +28,9 @@ class CheckpointError(SensorimotorError, RuntimeError):
     """A checkpoint is absent, incomplete, or does not match its manifest."""
 
 
+class SimulationError(SensorimotorError, RuntimeError):
+    """The simulator's state became meaningless; the world must be reset."""
+
+
 class TrainingError(SensorimotorError, RuntimeError):
     """Training cannot go on; what had been saved is intact."""

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import sensorimotor
-from sensorimotor.commands.learning import DEMONSTRATIONS
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.factory import describe, make_policy
 from sensorimotor.policies.presets import preset
+from sensorimotor.sim.demos import DEMONSTRATIONS
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import train
 

@@ -16,16 +16,12 @@ import numpy as np
 from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 
-from ..data.errors import ConfigError, SensorimotorError
+from ..data.errors import ConfigError, SimulationError
 
 Array = NDArray[np.float64]
 
 _PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS
 _CONTROL = int(mujoco.mjtState.mjSTATE_CTRL)
-
-
-class SimulationError(SensorimotorError, RuntimeError):
-    """The simulator's state became meaningless; the world must be reset."""
 
 
 class BatchedPhysics:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from ..data.errors import ConfigError, DataError
 from .expert import Expert, ExpertConfig
 from .push_t import PushTConfig, PushTWorlds
 
+DEMONSTRATIONS = Path(__file__).parent / "assets" / "push_t_demos.hdf5"  # what comes with the package
+_FIRST_EVALUATED = 100_000
 _HOLD = 4  # control steps recorded after the task is finished, so that a policy learns to stay
 
 
@@ -63,7 +66,7 @@ def record_demos(
         ConfigError: for impossible arguments.
         DataError: when more than half of twenty or more starts fail.
     """
-    if episodes < 1 or first_seed < 0 or first_seed + episodes > 100_000:
+    if episodes < 1 or first_seed < 0 or first_seed + episodes > _FIRST_EVALUATED:
         raise ConfigError(
             f"record at least 1 episode from starts within 0..99999, got {episodes} from {first_seed}; "
             "100000 and up are for evaluation"
@@ -74,6 +77,11 @@ def record_demos(
     seed = first_seed
     try:
         while len(tracks) < episodes:
+            if seed >= _FIRST_EVALUATED:
+                raise DataError(
+                    f"starts {first_seed} to {seed - 1} gave only {len(tracks)} of {episodes} episodes, and those "
+                    f"from {_FIRST_EVALUATED} on are for evaluation; begin earlier than {first_seed}"
+                )
             track = _record(world, planner, seed)
             if not track.finished:
                 failed.append(seed)

@@ -38,7 +38,8 @@ class Evaluation:
         success: (M,) bool.
         reward: (M,) best reward of the episode; for PushT the published score, coverage / 0.95 clipped to 1.
         coverage: (M,) best value of the task's own progress measure.
-        length: (M,) control steps until success or the end.
+        length: (M,) control steps until the task ended the episode.
+        solved_at: (M,) control step of the first success, 0 where there was none.
         latency_ms: milliseconds of single predictions at batch size 1, encoding included.
         seconds: wall time of the whole evaluation.
         videos: files written, one per recorded episode.
@@ -51,6 +52,7 @@ class Evaluation:
     reward: Array
     coverage: Array
     length: Array
+    solved_at: Array
     latency_ms: Array
     seconds: float
     videos: tuple[str, ...] = ()
@@ -90,9 +92,16 @@ class Evaluation:
                     "score": float(r),
                     "coverage": float(c),
                     "length": int(n),
+                    "solved_at": int(at) or None,
                 }
-                for s, ok, r, c, n in zip(
-                    self.seeds, self.success, self.reward, self.coverage, self.length, strict=True
+                for s, ok, r, c, n, at in zip(
+                    self.seeds,
+                    self.success,
+                    self.reward,
+                    self.coverage,
+                    self.length,
+                    self.solved_at,
+                    strict=True,
                 )
             ],
         }
@@ -161,6 +170,7 @@ def evaluate(
         reward=np.concatenate([w.reward for w in waves]),
         coverage=np.concatenate([w.coverage for w in waves]),
         length=np.concatenate([w.length for w in waves]),
+        solved_at=np.concatenate([w.solved_at for w in waves]),
         latency_ms=latency,
         seconds=clock() - began,
         videos=tuple(path for w in waves for path in w.videos),
@@ -174,6 +184,7 @@ class _Wave:
     reward: Array
     coverage: Array
     length: Array
+    solved_at: Array
     videos: list[str] = field(default_factory=list)
 
 
@@ -183,7 +194,8 @@ def _run_wave(task: Task, runner: Runner, seeds: Array, count: int, recorder: Re
     observation = task.reset(seeds.tolist())
     runner.reset()
     success, alive = np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
-    reward, coverage, length = np.zeros(n), np.zeros(n), np.zeros(n, dtype=np.int64)
+    reward, coverage = np.zeros(n), np.zeros(n)
+    length, solved_at = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     for _ in range(task.max_steps):
         action = runner.act({key: torch.from_numpy(value) for key, value in observation.items()})
         step = task.step(action.numpy())
@@ -191,7 +203,9 @@ def _run_wave(task: Task, runner: Runner, seeds: Array, count: int, recorder: Re
         reward[alive] = np.maximum(reward, step.reward)[alive]
         coverage[alive] = np.maximum(coverage, step.score)[alive]
         length[alive] += 1
-        success |= alive & step.success
+        first = alive & step.success & ~success
+        solved_at[first] = length[first]
+        success |= first
         if recorder:
             recorder.add(task, length, coverage, success, alive)
         alive &= ~(step.terminated | step.truncated)
@@ -199,7 +213,9 @@ def _run_wave(task: Task, runner: Runner, seeds: Array, count: int, recorder: Re
             break
     paths = recorder.close(seeds) if recorder else []
     keep = slice(0, count)
-    return _Wave(seeds[keep], success[keep], reward[keep], coverage[keep], length[keep], paths)
+    return _Wave(
+        seeds[keep], success[keep], reward[keep], coverage[keep], length[keep], solved_at[keep], paths
+    )
 
 
 def measure_latency(

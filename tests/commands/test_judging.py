@@ -19,6 +19,7 @@ def result(name: str, successes: int, *, latency: float) -> Evaluation:
         reward=np.where(success, 1.0, 0.25),
         coverage=np.where(success, 0.95, 0.25),
         length=np.full(50, 100),
+        solved_at=np.where(success, 90, 0),
         latency_ms=np.full(30, latency),
         seconds=1.0,
     )

@@ -29,7 +29,14 @@ def evaluation(name: str, *, successes: int, episodes: int = 4) -> dict[str, Any
         "seconds": 1.0,
         "videos": [],
         "per_episode": [
-            {"seed": 100_000 + i, "success": i < successes, "score": 0.5, "coverage": 0.5, "length": 9}
+            {
+                "seed": 100_000 + i,
+                "success": i < successes,
+                "score": 0.5,
+                "coverage": 0.5,
+                "length": 9,
+                "solved_at": 8 if i < successes else None,
+            }
             for i in range(episodes)
         ],
     }
@@ -122,7 +129,7 @@ def test_the_page_says_what_the_run_was(folder: Path) -> None:
         "0123456789",
     ):
         assert words in page, words
-    assert "start 100001: solved in 9 steps" in page
+    assert "start 100001: solved in 8 steps" in page
     assert "Not solved: 100003." in page
     assert "kind: MLPConfig" in page
 

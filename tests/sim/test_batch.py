@@ -9,8 +9,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from sensorimotor.data.errors import ConfigError, SensorimotorError
-from sensorimotor.sim.batch import BatchedPhysics, SimulationError, advance_one
+from sensorimotor.data.errors import ConfigError, SensorimotorError, SimulationError
+from sensorimotor.sim.batch import BatchedPhysics, advance_one
 from sensorimotor.sim.push_t import SUBSTEPS, PushTConfig, load_model, start_positions
 
 WORLDS = 6

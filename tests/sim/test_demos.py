@@ -1,21 +1,17 @@
 """Recorded demonstrations: complete, repeatable, replayable, and mirrored exactly."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-import sensorimotor.sim
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError, DataError
 from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.spec import check_connection
-from sensorimotor.sim.demos import Recording, mirrored, record_demos
+from sensorimotor.sim.demos import DEMONSTRATIONS, Recording, mirrored, record_demos
 from sensorimotor.sim.expert import ExpertConfig
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, make_spec, observe
 from sensorimotor.sim.push_t_geometry import OUTLINE
 
-BUNDLED = Path(sensorimotor.sim.__file__).parent / "assets" / "push_t_demos.hdf5"
 FAST = ExpertConfig(candidates=8, horizon=6, threads=1)
 SHORT = PushTConfig(max_steps=12, threads=1)
 
@@ -27,7 +23,7 @@ def record(*, seed: int = 0, task: PushTConfig = SHORT, expert: ExpertConfig = F
 
 @pytest.fixture(scope="module")
 def bundled() -> Episodes:
-    return load_dataset(BUNDLED)
+    return load_dataset(DEMONSTRATIONS)
 
 
 def start_of(episodes: Episodes, index: int) -> np.ndarray:
@@ -104,6 +100,12 @@ def test_starts_kept_for_evaluation_are_refused(episodes: int, seed: int) -> Non
         record_demos(SHORT, FAST, episodes=episodes, first_seed=seed)
 
 
+def test_failed_starts_do_not_push_the_recording_into_evaluation() -> None:
+    hopeless = PushTConfig(max_steps=1, threads=1)
+    with pytest.raises(DataError, match="begin earlier than 99999"):
+        record_demos(hopeless, FAST, episodes=1, first_seed=99_999)
+
+
 def test_a_success_ends_with_a_few_steps_at_rest() -> None:
     """A task that is easy to finish: every start ends within its hold."""
     easy = PushTConfig(max_steps=300, success_coverage=0.01, finish_coverage=0.02, threads=1)
@@ -169,7 +171,7 @@ def test_the_bundled_demonstrations_are_complete(bundled: Episodes) -> None:
     assert bundled.success is not None
     assert bundled.success.all()
     bundled.check_finite()
-    assert BUNDLED.stat().st_size < 2_000_000
+    assert DEMONSTRATIONS.stat().st_size < 2_000_000
     seeds = bundled.metadata["seeds"]
     assert len(set(seeds)) == 200
     assert max(seeds) < 100_000

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,15 +77,27 @@ def test_every_number_of_a_known_walk() -> None:
     result = evaluate(Walk(), Line(10), episodes=10)
     np.testing.assert_array_equal(result.seeds, np.arange(100_000, 100_010))
     np.testing.assert_array_equal(result.length, [5, 6, 7, 8, 9, 10, 10, 10, 10, 10])
+    np.testing.assert_array_equal(result.solved_at, [5, 6, 7, 8, 9, 10, 0, 0, 0, 0])
     np.testing.assert_array_equal(result.success, [1, 1, 1, 1, 1, 1, 0, 0, 0, 0])
     np.testing.assert_allclose(result.coverage[6:], [0.4, 0.3, 0.2, 0.1], atol=1e-6)
     assert result.success_rate.value == 0.6
 
 
+def test_an_episode_may_go_on_after_its_first_success() -> None:
+    class Onwards(Line):
+        def step(self, action: np.ndarray) -> Step:
+            step = super().step(action)
+            return replace(step, terminated=step.terminated & (self.x >= 0.8 - 1e-6))
+
+    result = evaluate(Walk(), Onwards(2), episodes=2)
+    np.testing.assert_array_equal(result.solved_at, [5, 6])
+    np.testing.assert_array_equal(result.length, [8, 9])
+
+
 @pytest.mark.parametrize("worlds", [1, 3, 4, 10])
 def test_the_number_of_worlds_changes_nothing(worlds: int) -> None:
     result, reference = (evaluate(Walk(), Line(n), episodes=10) for n in (worlds, 10))
-    for name in ("seeds", "success", "reward", "coverage", "length"):
+    for name in ("seeds", "success", "reward", "coverage", "length", "solved_at"):
         np.testing.assert_array_equal(getattr(result, name), getattr(reference, name))
 
 
@@ -181,6 +194,7 @@ def _arrays(n: int) -> dict:
         "reward": half * 1.0,
         "coverage": half * 1.0,
         "length": half,
+        "solved_at": half,
         "latency_ms": np.ones(3),
         "seconds": 1.0,
     }
