@@ -33,6 +33,9 @@ class NetworkConfig:
         history_dropout: share of training windows whose older observations are replaced by the latest, so that the
             policy cannot rely on how the demonstrator moved.
         observation_noise: standard deviation of noise added to normalised observations in training.
+        point_noise: standard deviation of a displacement that all points of a training window share, as a share of
+            half their range. A network averages independent noise away over many points of one body; from this it
+            learns to act when the body lies a little elsewhere than any demonstration had it.
         mask_loss: leave repeated actions past an episode's edge out of the loss.
     """
 
@@ -44,12 +47,16 @@ class NetworkConfig:
     points: tuple[str, ...] = ()
     history_dropout: float = 0.0
     observation_noise: float = 0.0
+    point_noise: float = 0.0
     mask_loss: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.observation_noise < float("inf"):
+        for name in ("observation_noise", "point_noise"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        if self.point_noise and not self.points:
             raise ConfigError(
-                f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
+                f"point_noise {self.point_noise} moves `points`, and none are named; name their keys or set it to 0"
             )
         if not 0 <= self.history_dropout <= 1:
             raise ConfigError(f"history_dropout must lie in [0, 1], got {self.history_dropout}")
@@ -106,8 +113,8 @@ class NetworkPolicy(Policy):
             observation_steps=spec.observation_steps,
             observation_dim=self.encoder.width,
         )
-        self.observation_noise, self.history_dropout = config.observation_noise, config.history_dropout
-        self.mask_loss = config.mask_loss
+        self.observation_noise, self.point_noise = config.observation_noise, config.point_noise
+        self.history_dropout, self.mask_loss = config.history_dropout, config.mask_loss
 
     def encode(self, observation: Mapping[str, Tensor]) -> Features:
         """Normalised features of B observations, once per control step."""
@@ -137,7 +144,7 @@ class NetworkPolicy(Policy):
         """Normalised target chunks (B, H, A) and the condition to predict them from."""
         clean = self.encode(batch.observation)
         target = self.normalize_action(batch.action.to(clean.values), clean)
-        if not self.observation_noise and not self.history_dropout:
+        if not self.observation_noise and not self.point_noise and not self.history_dropout:
             return target, clean
         seen = self._disturb(batch.observation, generator)
         return target, Features(self.encoder(seen, self.normalizer), clean.origin)
@@ -149,6 +156,11 @@ class NetworkPolicy(Policy):
             _, scale = self.normalizer.affine(key)
             x = observation[key].to(scale)
             seen[key] = x + self.observation_noise * scale * draw(x.shape, generator, x)
+        for key in self.encoder.points if self.point_noise else ():
+            _, scale = self.normalizer.affine(key)
+            width = self.spec.action_dim
+            shift = self.point_noise * scale.mean() * draw((len(seen[key]), 1, width), generator, scale)
+            seen[key] = seen[key] + shift.repeat(1, 1, seen[key].shape[-1] // width)
         if self.history_dropout:
             count = len(next(iter(seen.values())))
             forget = torch.rand(count, generator=generator, device=generator.device) < self.history_dropout

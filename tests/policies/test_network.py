@@ -196,6 +196,21 @@ def test_observation_noise_disturbs_what_the_network_sees_and_nothing_else(episo
     torch.testing.assert_close(policy.encode(big.observation).values, clean.values)
 
 
+def test_point_noise_moves_all_points_of_a_window_together(make_episodes: Callable) -> None:
+    episodes = make_episodes(widths={"state": 2, "environment": 4}, steps=(2000,))
+    policy = build(replace(CONFIG, relative="state", points=("environment",), point_noise=0.1), episodes)
+    batch = windows(policy, episodes)
+    clean = policy.encode(batch.observation)
+    target, condition = policy.training_pair(batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(target, policy.normalize_action(batch.action, clean))
+    torch.testing.assert_close(condition.values[..., :2], clean.values[..., :2])  # the position stays
+    scale = policy.normalizer.affine("environment")[1]
+    moved = ((condition.values - clean.values)[..., 2:6] * scale).unflatten(-1, (2, 2))  # (B, O, point, xy)
+    torch.testing.assert_close(moved, moved[:, :1, :1].expand_as(moved), atol=1e-5, rtol=1e-4)
+    expected = 0.1 * scale.mean().item()
+    assert moved[:, 0, 0].std(dim=0).tolist() == pytest.approx([expected, expected], rel=0.1)
+
+
 @pytest.mark.parametrize("mask_loss", [False, True])
 def test_masked_losses_average_over_real_actions_only(episodes: Episodes, mask_loss: bool) -> None:
     policy = build(replace(CONFIG, mask_loss=mask_loss), episodes)
@@ -231,6 +246,8 @@ def test_data_in_double_precision_is_read_as_single(episodes: Episodes) -> None:
     ("wrong", "message"),
     [
         ({"observation_noise": -0.1}, "observation_noise must be at least 0"),
+        ({"points": ("environment",), "point_noise": -0.1}, "point_noise must be at least 0"),
+        ({"point_noise": 0.1}, "point_noise 0.1 moves `points`, and none are named"),
         ({"octaves": 17}, "octaves must lie in"),
     ],
 )
