@@ -113,7 +113,7 @@ def _register_experiments() -> None:
 
     sources = {
         "push_t": {"path": BUNDLED, "mirror": True},
-        "push_t_human": {"control_hz": 10.0, "mirror": True},
+        "push_t_human": {"control_hz": 10.0, "mirror": True, "held_out": 0.02},
         "recordings": {},
     }
     for name, source in sources.items():

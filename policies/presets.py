@@ -68,9 +68,15 @@ PRESETS: Mapping[str, Preset] = {
     "nearest": Preset(policy=NearestConfig()),
     # Robots commanded by positions: `state` begins with the position that actions command.
     "flow_mlp": Preset(policy=_FLOW_MLP, training=_FAST | {"steps": 6000}),
-    # The same where `environment` is a list of points in the space of the action.
+    # The same where `environment` is a list of points of one body, in the space of the action.
     "flow_points": Preset(
-        policy=replace(_FLOW_MLP, points=("environment",)), training=_FAST | {"steps": 8000}
+        policy=replace(
+            _FLOW_MLP,
+            points=("environment",),
+            point_noise=0.014,
+            sampler=FlowEuler(steps=10, temperature=0.5),
+        ),
+        training=_FAST | {"steps": 8000},
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(
