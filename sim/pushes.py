@@ -56,7 +56,7 @@ def variations(generator: np.random.Generator, plan: Array, *, count: int, sprea
     weight = (place - left)[:, None]
     bend = knots[:, left] * (1 - weight) + knots[:, left + 1] * weight
     size = spread * generator.uniform(0.1, 1.5, (count, 1, 1)) * np.linspace(0.3, 1.0, steps)[:, None]
-    size[0] = 0.0
+    size[:1] = 0.0
     return plan + size * bend
 
 
@@ -97,7 +97,7 @@ def _travel(path: Array, distance: Array) -> Array:
         [np.interp(wanted, so_far, line[:, axis]) for axis in (0, 1)]
         for wanted, so_far, line in zip(distance, travelled, path, strict=True)
     ]
-    return np.moveaxis(np.array(points), 1, 2)
+    return np.array(points).reshape(len(path), 2, distance.shape[1]).swapaxes(1, 2)
 
 
 def _rotated(vectors: Array, angle: Array) -> Array:

@@ -42,6 +42,13 @@ def test_targets_keep_the_speed_and_the_workspace(seed: int) -> None:
     assert np.abs(targets).max() < WORKSPACE
 
 
+@pytest.mark.parametrize("fresh", [0.0, 1.0])
+def test_plans_may_all_be_variations_or_all_be_fresh(fresh: float) -> None:
+    targets = drive(ExpertConfig(candidates=12, horizon=8, threads=1, fresh=fresh))
+    assert np.isfinite(targets).all()
+    assert np.linalg.norm(np.diff(targets, axis=0), axis=1).max() > 0.0
+
+
 def test_an_expert_starts_every_episode_afresh() -> None:
     world, expert = PushTWorlds(PushTConfig(threads=1)), Expert(QUICK)
     world.reset([4])
