@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +63,9 @@ def regressor(run: Path, data: Path, steps: int) -> Policy:
     from sensorimotor.training.loop import train as fit
 
     preset = PRESETS["flow_points"]
-    shared = {f.name: getattr(preset.policy, f.name) for f in fields(NetworkConfig)}
+    assert isinstance(preset.policy, NetworkConfig)
     episodes = read_demonstrations(data, mirror=True)
-    policy = make_policy(RegressorConfig(**shared), episodes)
+    policy = make_policy(RegressorConfig.like(preset.policy), episodes)
     config = TrainingConfig(**{**preset.training, "steps": steps, "tensorboard": False})
     fit(
         policy,

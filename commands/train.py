@@ -1,6 +1,6 @@
 """`sensorimotor train`: from demonstrations to an evaluated policy in one run folder."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ def _fit_regressor(config: TrainConfig, lesson: Lesson, folder: Path, screen: Sc
     """The plain regressor a policy is compared with: same data, windows, network, features and updates."""
     match config.policy:
         case NetworkConfig() as own:
-            shared = {field.name: getattr(own, field.name) for field in fields(NetworkConfig)}
-            regressor = RegressorConfig(**shared)
+            regressor = RegressorConfig.like(own)
         case _:
             regressor = replace(PRESETS["regressor"].policy, chunk=config.policy.chunk)
     policy = make_policy(regressor, lesson.training, seed=config.seed)

@@ -118,7 +118,11 @@ class NetworkPolicy(Policy):
 
     def encode(self, observation: Mapping[str, Tensor]) -> Features:
         """Normalised features of B observations, once per control step."""
-        values = self.encoder(observation, self.normalizer)
+        return self._features(observation, observation)
+
+    def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
+        """Features of what the network sees; actions are relative to what was really observed."""
+        values = self.encoder(seen, self.normalizer)
         if self.relative is None:
             return Features(values)
         return Features(values, origin_of(observation[self.relative], self.spec.action_dim).to(values))
@@ -142,15 +146,13 @@ class NetworkPolicy(Policy):
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
         """Normalised target chunks (B, H, A) and the condition to predict them from."""
-        clean = self.encode(batch.observation)
-        target = self.normalize_action(batch.action.to(clean.values), clean)
-        if not self.observation_noise and not self.point_noise and not self.history_dropout:
-            return target, clean
-        seen = self._disturb(batch.observation, generator)
-        return target, Features(self.encoder(seen, self.normalizer), clean.origin)
+        features = self._features(self._disturb(batch.observation, generator), batch.observation)
+        return self.normalize_action(batch.action.to(features.values), features), features
 
-    def _disturb(self, observation: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def _disturb(self, observation: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]:
         """What the network is shown in training: noisy, and sometimes without a past."""
+        if not self.observation_noise and not self.point_noise and not self.history_dropout:
+            return observation
         seen = {}
         for key in self.spec.observation:
             _, scale = self.normalizer.affine(key)

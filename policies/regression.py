@@ -1,8 +1,8 @@
 """The baseline without generation: a network that predicts one chunk. It averages over modes, and shows the cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class RegressorConfig(NetworkConfig):
         super().__post_init__()
         if self.loss not in _LOSSES:
             raise ConfigError(f"unknown loss {self.loss!r}; {nearest(self.loss, _LOSSES)}")
+
+    @classmethod
+    def like(cls, config: NetworkConfig) -> Self:
+        """The baseline of another policy: its windows, network and features, without generation."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(NetworkConfig)})
 
 
 class RegressionPolicy(NetworkPolicy):

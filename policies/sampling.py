@@ -82,9 +82,8 @@ class DPMSolver(ScheduleSampler):
     """DPM-Solver++ of second order, arXiv 2211.01095."""
 
     def _most_steps(self) -> int:
-        return (
-            self.train_steps - 1
-        )  # it never visits step 0, and divides by the distance of neighbouring steps
+        # It never visits step 0, and divides by the distance of neighbouring steps.
+        return self.train_steps - 1
 
 
 @dataclass(frozen=True, kw_only=True)

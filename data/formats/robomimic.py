@@ -34,10 +34,8 @@ from .opening import reading
 
 _GYM = 2  # robomimic's number for a plain Gymnasium environment
 _NEXT, _MASK = "next_obs.", "mask."
-_COMPACT = (
-    "v110",
-    "v110",
-)  # HDF5 of 2018 and later; the headers of many small arrays outweigh them in older files
+# HDF5 of 2018 and later: in older files the headers of many small arrays outweigh the arrays.
+_COMPACT = ("v110", "v110")
 _STANDARD = {"actions": "action", "rewards": "reward", "dones": "terminated"}
 
 

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,9 @@ from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.factory import make_policy
+from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
+from sensorimotor.policies.network import NetworkConfig
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.transformer import TransformerConfig
 from sensorimotor.policies.unet import UNetConfig
@@ -68,3 +70,11 @@ def test_every_trunk_learns(episodes: Episodes, trunk: UNetConfig | TransformerC
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean 'smooth_l1'"):
         RegressorConfig(loss="smoothl1")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_baseline_of_another_policy_has_its_windows_network_and_features() -> None:
+    other = FlowConfig(trunk=MLPConfig(width=48), relative="state", octaves=3, history_dropout=0.25)
+    baseline = RegressorConfig.like(other)
+    for field in fields(NetworkConfig):
+        assert getattr(baseline, field.name) == getattr(other, field.name)
+    assert baseline.octaves == 3
