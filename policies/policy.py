@@ -10,11 +10,11 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from ..data.errors import SpecError, TrainingError
+from ..data.errors import ConfigError, SpecError, TrainingError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
-from .sampling import SamplerConfig, generate
+from .sampling import OwnSampler, SamplerConfig, Trace, generate
 
 
 class Policy(nn.Module, ABC):
@@ -143,7 +143,7 @@ class GenerativePolicy(Policy):
     """
 
     normalizer: Normalizer
-    sampler: SamplerConfig
+    sampler: SamplerConfig | OwnSampler
 
     @abstractmethod
     def encode(self, observation: Mapping[str, Tensor]) -> Any:
@@ -173,7 +173,8 @@ class GenerativePolicy(Policy):
         generator: torch.Generator | None = None,
         prefix: Tensor | None = None,
         noise: Tensor | None = None,
-        sampler: SamplerConfig | None = None,
+        sampler: SamplerConfig | OwnSampler | None = None,
+        trace: Trace | None = None,
     ) -> Tensor:
         """Draw action chunks, see `Policy.sample`.
 
@@ -187,6 +188,7 @@ class GenerativePolicy(Policy):
             prefix: (B, P, A) actions already committed to, physical units.
             noise: (B, K, H, A) initial noise in place of a draw; K must equal `samples`.
             sampler: used in place of the policy's own.
+            trace: filled with what the sampling cost.
         """
         batch = self.check_observation(observation)
         self.check_prefix(prefix, batch)
@@ -200,14 +202,45 @@ class GenerativePolicy(Policy):
             if prefix is not None:
                 committed = prefix.to(self.device).repeat_interleave(samples, dim=0)
                 committed = self.normalize_action(committed, condition)
-            x = generate(
-                self,
+            x = self.draw_normalized(
                 condition,
                 rows,
                 sampler or self.sampler,
                 generator=generator,
                 prefix=committed,
                 noise=None if noise is None else noise.reshape(rows),
+                trace=trace,
             )
             chunks = self.unnormalize_action(x, condition).unflatten(0, (batch, samples))
+        if trace is not None:
+            for name in ("evaluations", "energy"):
+                if (value := getattr(trace, name)) is not None:
+                    setattr(trace, name, value.view(batch, samples))
         return start_with(chunks, prefix)
+
+    def draw_normalized(
+        self,
+        condition: Any,
+        shape: tuple[int, int, int],
+        sampler: SamplerConfig | OwnSampler,
+        *,
+        generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
+        noise: Tensor | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Normalised chunks (B', H, A) under a condition of B' rows; arguments as of `sampling.generate`.
+
+        Families with a sampler of their own override this, and leave every other sampler to it.
+
+        Raises:
+            ConfigError: for a sampler that belongs to another family.
+        """
+        if isinstance(sampler, OwnSampler):
+            raise ConfigError(
+                f"{type(self).__name__} cannot be sampled by {type(sampler).__name__}, which belongs to another "
+                "family of policies; use DDIM, DDPM, DPMSolver, FlowEuler or FlowHeun"
+            )
+        return generate(
+            self, condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
+        )

@@ -125,6 +125,23 @@ class FlowHeun(VelocitySampler):
 SamplerConfig = DDPM | DDIM | DPMSolver | FlowEuler | FlowHeun
 
 
+class OwnSampler:
+    """Base of samplers that one family of policies knows how to make, such as the descent of an energy."""
+
+
+@dataclass
+class Trace:
+    """What a call of `sample` did besides drawing chunks; pass one in to have it filled.
+
+    Attributes:
+        evaluations: (B, K) network evaluations spent on each chunk, the encoding of the observation left out.
+        energy: (B, K) energy of each chunk, where the policy has one.
+    """
+
+    evaluations: Tensor | None = None
+    energy: Tensor | None = None
+
+
 def generate(
     policy: "GenerativePolicy",
     condition: Any,
@@ -134,6 +151,7 @@ def generate(
     generator: torch.Generator | None = None,
     prefix: Tensor | None = None,
     noise: Tensor | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Normalised action chunks (B', H, A), without gradients.
 
@@ -146,6 +164,7 @@ def generate(
         prefix: (B', P, A) normalised actions that the chunks start with. At every step the start of the chunk is
             overwritten with the prefix, noised as far as the rest.
         noise: (B', H, A) initial noise in place of a draw; a sampler's temperature scales it likewise.
+        trace: `evaluations` (B',) is written to it.
     """
     device = policy.device
     if generator is None:
@@ -164,10 +183,12 @@ def generate(
                 x = _scheduled(ask, noise, sampler, generator)
         if prefix is not None:
             x = torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)
+        if trace is not None:
+            trace.evaluations = torch.full((shape[0],), ask.calls)
         return x
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Asker:
     """One policy under one condition, with the start of its chunks held to a prefix."""
 
@@ -175,6 +196,7 @@ class _Asker:
     condition: Any
     noise: Tensor
     prefix: Tensor | None
+    calls: int = 0
 
     def hold(self, x: Tensor, s: Tensor) -> Tensor:
         """x_s with its start replaced by the prefix, noised to s."""
@@ -185,10 +207,12 @@ class _Asker:
 
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:
         """The velocity at x_s."""
+        self.calls += 1
         return self.policy.predict_velocity(x, s, self.condition)
 
     def noise_at(self, x: Tensor, s: Tensor) -> Tensor:
         """The noise in x_s."""
+        self.calls += 1
         return self.policy.predict_noise(x, s, self.condition)
 
     def answer(self, question: "_Question", x: Tensor, s: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sensorimotor.data.episodes import Episodes
-from sensorimotor.data.errors import SpecError, TrainingError
+from sensorimotor.data.errors import ConfigError, SpecError, TrainingError
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.diffusion import DiffusionConfig
@@ -17,7 +17,7 @@ from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.nearest import NearestConfig
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.regression import RegressorConfig
-from sensorimotor.policies.sampling import DDPM, FlowEuler
+from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, FlowHeun, OwnSampler, SamplerConfig, Trace
 
 CHUNK = ChunkConfig(observation_steps=2, horizon=8, execute=4)
 SMALL = MLPConfig(width=16, depth=1, step_width=8)
@@ -174,3 +174,29 @@ def test_a_policy_in_training_mode_is_not_left_in_another_by_sampling(
     policy.sample(observe(1))
     assert policy.training
     assert all(p.requires_grad for p in policy.parameters())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "calls"),
+    [(DDIM(steps=4), 4), (DDPM(steps=7), 7), (FlowEuler(steps=3), 3), (FlowHeun(steps=3), 5)],
+)
+def test_a_trace_counts_every_network_call(episodes: Episodes, sampler: SamplerConfig, calls: int) -> None:
+    policy, trace = make_policy(GENERATIVE[1], episodes), Trace()
+    assert isinstance(policy, GenerativePolicy)
+    counted = []
+    policy.trunk.register_forward_hook(lambda *_: counted.append(1))  # pyright: ignore[reportAttributeAccessIssue]
+    policy.sample(observe(2), samples=3, sampler=sampler, trace=trace)
+    assert trace.evaluations is not None
+    assert trace.evaluations.shape == (2, 3)
+    assert (trace.evaluations == calls).all()
+    assert len(counted) == calls
+
+
+def test_a_sampler_of_another_family_is_refused_by_name(episodes: Episodes) -> None:
+    class Descent(OwnSampler):
+        pass
+
+    policy = make_policy(GENERATIVE[0], episodes)
+    assert isinstance(policy, GenerativePolicy)
+    with pytest.raises(ConfigError, match=r"DiffusionPolicy cannot be sampled by Descent.*use DDIM"):
+        policy.sample(observe(1), sampler=Descent())
