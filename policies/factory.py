@@ -12,13 +12,14 @@ from ..data.schema import from_mapping, to_mapping
 from ..data.spec import Spec
 from ..training.checkpoint import EMA, MANIFEST, MODEL, Checkpoint, load_weights, read_checkpoint
 from .diffusion import DiffusionConfig, DiffusionPolicy
+from .energy import EnergyConfig, EnergyPolicy
 from .flow import FlowConfig, FlowPolicy
 from .nearest import NearestConfig, NearestPolicy
 from .policy import Policy
 from .regression import RegressionPolicy, RegressorConfig
 from .statistics import fit_normalizer
 
-PolicyConfig = DiffusionConfig | FlowConfig | RegressorConfig | NearestConfig
+PolicyConfig = DiffusionConfig | FlowConfig | EnergyConfig | RegressorConfig | NearestConfig
 
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
 
@@ -32,6 +33,8 @@ def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, se
                 return DiffusionPolicy(config, spec, normalizer)
             case FlowConfig():
                 return FlowPolicy(config, spec, normalizer)
+            case EnergyConfig():
+                return EnergyPolicy(config, spec, normalizer)
             case RegressorConfig():
                 return RegressionPolicy(config, spec, normalizer)
             case NearestConfig():

@@ -70,6 +70,10 @@ class NetworkConfig:
                 f"relative {self.relative!r} must be one of the policy's observations {list(keys)}"
             )
 
+    def predicting(self) -> TrunkConfig:
+        """A network of this kind that predicts chunks, for a baseline."""
+        return self.trunk
+
 
 @dataclass(frozen=True)
 class Features:
@@ -106,15 +110,19 @@ class NetworkPolicy(Policy):
         self.encoder = LowDimEncoder(
             spec, octaves=config.octaves, points=config.points, origin=config.relative
         )
-        self.trunk: nn.Module = build_trunk(
+        self.trunk: nn.Module = self.build_trunk(config, spec)
+        self.observation_noise, self.point_noise = config.observation_noise, config.point_noise
+        self.history_dropout, self.mask_loss = config.history_dropout, config.mask_loss
+
+    def build_trunk(self, config: NetworkConfig, spec: Spec) -> nn.Module:
+        """The network; families whose networks answer otherwise than with a chunk override this."""
+        return build_trunk(
             config.trunk,
             action_dim=spec.action_dim,
             horizon=spec.horizon,
             observation_steps=spec.observation_steps,
             observation_dim=self.encoder.width,
         )
-        self.observation_noise, self.point_noise = config.observation_noise, config.point_noise
-        self.history_dropout, self.mask_loss = config.history_dropout, config.mask_loss
 
     def encode(self, observation: Mapping[str, Tensor]) -> Features:
         """Normalised features of B observations, once per control step."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -36,7 +36,9 @@ class RegressorConfig(NetworkConfig):
     @classmethod
     def like(cls, config: NetworkConfig) -> Self:
         """The baseline of another policy: its windows, network and features, without generation."""
-        return cls(**{field.name: getattr(config, field.name) for field in fields(NetworkConfig)})
+        shared: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
+        shared["trunk"] = config.predicting()
+        return cls(**shared)
 
 
 class RegressionPolicy(NetworkPolicy):

@@ -16,8 +16,10 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ConfigError("the model has no parameter that requires a gradient; nothing can be trained")
-    decayed = [p for p in trained if p.ndim >= 2 or not config.decay_matrices_only]
-    spared = [p for p in trained if p.ndim < 2 and config.decay_matrices_only]
+    # A scalar, such as a learned step size, means something by itself: it is never drawn towards zero.
+    least = 2 if config.decay_matrices_only else 1
+    decayed = [p for p in trained if p.ndim >= least]
+    spared = [p for p in trained if p.ndim < least]
     groups = [
         {"params": parameters, "weight_decay": weight_decay}
         for parameters, weight_decay in ((decayed, config.weight_decay), (spared, 0.0))

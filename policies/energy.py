@@ -1,0 +1,266 @@
+"""Energy policies: a network that says how likely a chunk is, and actions found by going down its energy.
+
+Three ways to learn the landscape. `regress` is EBT-Policy's (arXiv 2510.27545): run the descent from noise and pull its
+end towards the demonstration. A start from noise says nothing about which demonstration it will be compared with, so
+the best end is their mean: one mode, in very few steps. `denoise` makes a single step, from a point on the path between
+action and noise; `eqm` (Equilibrium Matching, arXiv 2510.02300) sets the gradient itself, `(eps - a) c`, with c
+vanishing at the action. Both keep every mode. None of them tells the network where on the path it is.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.errors import ConfigError
+from ..data.normalizer import Normalizer
+from ..data.schema import nearest
+from ..data.spec import Spec
+from ..data.windows import Batch
+from .descent import Descent, Found, descend
+from .descent_step import DescentStep, Energy, advance, slope
+from .energy_mlp import EnergyMLPConfig
+from .energy_trunk import EnergyTrunk, EnergyTrunkConfig, build_energy_trunk
+from .flow import draw_times
+from .network import Features, NetworkConfig, NetworkPolicy, draw
+from .path import mix, noise_from_action, noise_from_velocity, spread
+from .policy import GenerativePolicy
+from .sampling import OwnSampler, SamplerConfig, Trace
+from .trunk import TrunkConfig
+from .unroll import Unroll, unrolled_error
+
+Objective = Literal["denoise", "eqm", "regress"]
+_OBJECTIVES = ("denoise", "eqm", "regress")
+
+_NEAR = 0.2  # eqm: the part of the path, next to the action, over which c falls from 1 to 0
+_SMALLEST_S = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConfig(NetworkConfig):
+    """An energy policy.
+
+    Attributes:
+        trunk: the network.
+        objective: how the landscape is learned.
+        step: one step of the descent, as trained and as sampled; `eqm` is sampled with a size of 2 / steps instead.
+        unroll: the descent that `regress` is trained through.
+        learn_size: let training change the step size, as in the "System 1" recipe of arXiv 2507.02092.
+        sampler: how chunks are sampled.
+    """
+
+    trunk: EnergyTrunkConfig = field(default_factory=EnergyMLPConfig)
+    objective: Objective = "denoise"
+    step: DescentStep = field(default_factory=lambda: DescentStep(momentum=0.0))
+    unroll: Unroll = field(default_factory=Unroll)
+    learn_size: bool = False
+    sampler: Descent | SamplerConfig = field(default_factory=Descent)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.objective not in _OBJECTIVES:
+            raise ConfigError(f"unknown objective {self.objective!r}; {nearest(self.objective, _OBJECTIVES)}")
+        if self.objective == "eqm" and (self.learn_size or self.step.temperature is not None):
+            raise ConfigError(
+                "eqm trains the gradient, not a step: learn_size must be false and step.temperature none, "
+                f"got {self.learn_size} and {self.step.temperature}"
+            )
+        if self.objective != "regress" and self.step.normalize:
+            raise ConfigError(
+                f"step.normalize must be false for {self.objective!r}, where the length of a chunk tells how noisy it is"
+            )
+
+    def predicting(self) -> TrunkConfig:
+        """The network of the same size that predicts chunks."""
+        return self.trunk.predicting()
+
+
+class EnergyPolicy(NetworkPolicy, GenerativePolicy):
+    """A learned energy over action chunks.
+
+    Noise and velocity, which compositions ask for, follow from the gradient: the step from x_s (for `regress` the
+    whole descent) ends at the action estimated there; the gradient of `eqm` is the velocity times c. Energies of
+    different observations cannot be compared: adding any function of the observation changes no gradient.
+
+    Attributes:
+        log_size: logarithm of alpha, so that updates are relative to its size; None unless alpha is learned.
+    """
+
+    config: EnergyConfig
+    trunk: EnergyTrunk  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(self, config: EnergyConfig, spec: Spec, normalizer: Normalizer) -> None:
+        """Build with fresh weights."""
+        super().__init__(config, spec, normalizer)
+        self.sampler = config.sampler
+        log_size = nn.Parameter(torch.tensor(math.log(config.step.size))) if config.learn_size else None
+        self.register_parameter("log_size", log_size)
+
+    def build_trunk(self, config: NetworkConfig, spec: Spec) -> EnergyTrunk:
+        """The energy network."""
+        assert isinstance(config, EnergyConfig)
+        return build_energy_trunk(config.trunk, spec, self.encoder.width)
+
+    def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
+        """What the network has read of the observations, so that a descent reads them once."""
+        features = super()._features(seen, observation)
+        return replace(features, values=self.trunk.observe(features.values))
+
+    def energy(self, x: Tensor, condition: Features) -> Tensor:
+        """Energies (B',) of normalised chunks (B', H, A); lower is likelier under the same observation."""
+        return self.trunk(x, condition.values)
+
+    def predict_noise(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
+        """eps_hat at x_s."""
+        if self.config.objective == "eqm":
+            return noise_from_velocity(x, s, self.predict_velocity(x, s, condition))
+        return noise_from_action(x, s, self.predict_action(x, condition))
+
+    def predict_velocity(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
+        """eps_hat - a_hat at x_s."""
+        if self.config.objective == "eqm":
+            return slope(self._under(condition), x)[1] / spread(approach(s), x)
+        action = self.predict_action(x, condition)
+        return noise_from_action(x, s, action) - action
+
+    def predict_action(self, x: Tensor, condition: Features) -> Tensor:
+        """a_hat, where the step from x (B', H, A) leads; for `regress`, where all steps of the sampler lead.
+
+        Raises:
+            ConfigError: for `eqm`, whose gradient estimates the action only together with s.
+        """
+        match self.config.objective:
+            case "denoise":
+                step = self.config.step
+                return advance(self._under(condition), x, torch.zeros_like(x), step, size=self.size).x
+            case "regress":
+                whole = replace(self._own_descent(), tolerance=0.0, noise=0.0)
+                return self._descend(x, condition, whole, quick=False).x
+            case "eqm":
+                raise ConfigError("eqm estimates no action without s; use predict_velocity")
+            case _:
+                assert_never(self.config.objective)
+
+    @property
+    def size(self) -> Tensor | float:
+        """The step size alpha, also while it is learned."""
+        return self.config.step.size if self.log_size is None else self.log_size.exp()
+
+    def draw_normalized(
+        self,
+        condition: Features,
+        shape: tuple[int, int, int],
+        sampler: SamplerConfig | OwnSampler,
+        *,
+        generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
+        noise: Tensor | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Normalised chunks (B', H, A), see `GenerativePolicy.draw_normalized`.
+
+        A prefix is held at every step of a descent. The energy that a trace asks for costs one evaluation more, which
+        is not counted: it is made for the trace alone. With `best_of` it is part of sampling, and counted.
+        """
+        if not isinstance(sampler, Descent):
+            x = super().draw_normalized(
+                condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
+            )
+            if trace is not None and trace.evaluations is not None and self.config.objective == "regress":
+                trace.evaluations *= self._own_descent().steps
+            found = Found(x, torch.zeros(0))
+        else:
+            generator = torch.Generator().manual_seed(0) if generator is None else generator
+            starts = self._starts(shape, sampler, generator, noise)
+            found = self._best(starts, condition, sampler, prefix, generator)
+            if trace is not None:
+                trace.evaluations = found.evaluations
+        if trace is not None:
+            with torch.no_grad():
+                trace.energy = self.energy(found.x, condition).cpu()
+        return found.x
+
+    def _starts(
+        self, shape: tuple[int, int, int], sampler: Descent, generator: torch.Generator, noise: Tensor | None
+    ) -> Tensor:
+        """(B', G, H, A); the first as any sampler draws it, the others after it, so that more only adds."""
+        drawn = [] if noise is None else [noise.to(self.device)]
+        while len(drawn) < sampler.best_of:
+            drawn.append(torch.randn(shape, generator=generator, device=generator.device).to(self.device))
+        return sampler.spread * torch.stack(drawn, dim=1)
+
+    def _best(
+        self,
+        starts: Tensor,
+        condition: Features,
+        sampler: Descent,
+        prefix: Tensor | None,
+        generator: torch.Generator,
+    ) -> Found:
+        """The end of lowest energy among those of G starts per row."""
+        count, best_of = starts.shape[:2]
+        if best_of > 1:
+            condition = condition.repeat(best_of)
+            prefix = prefix if prefix is None else prefix.repeat_interleave(best_of, dim=0)
+        found = self._descend(starts.flatten(0, 1), condition, sampler, prefix=prefix, generator=generator)
+        if best_of == 1:
+            return found
+        with torch.no_grad():
+            energy = self.energy(found.x, condition).view(count, best_of)
+        pick = energy.nan_to_num(nan=math.inf).argmin(dim=1)
+        x = found.x.unflatten(0, (count, best_of))[torch.arange(count, device=pick.device), pick]
+        return Found(x, found.evaluations.view(count, best_of).sum(dim=1) + best_of)
+
+    def _descend(
+        self,
+        start: Tensor,
+        condition: Features,
+        sampler: Descent,
+        *,
+        prefix: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        quick: bool = True,
+    ) -> Found:
+        """The descent from `start` (B', H, A) with the policy's own step, as far as the sampler leaves it."""
+        step, size = self.config.step, sampler.size
+        if size is None:
+            size = 2 / sampler.steps if self.config.objective == "eqm" else self.size
+        if sampler.momentum is not None:
+            step = replace(step, momentum=sampler.momentum)
+
+        return descend(
+            self.trunk, start, condition.values, step, sampler,
+            size=size, prefix=prefix, generator=generator, quick=quick,
+        )  # fmt: skip
+
+    def _own_descent(self) -> Descent:
+        return self.sampler if isinstance(self.sampler, Descent) else Descent()
+
+    def _under(self, condition: Features) -> Energy:
+        return lambda x: self.energy(x, condition)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the step, of the gradient or of the descent; works without gradients too."""
+        action, condition = self.training_pair(batch, generator)
+        if self.config.objective == "regress":
+            energy, config = self._under(condition), self.config
+            error = unrolled_error(energy, action, config.step, config.unroll, generator, size=self.size)
+        else:
+            s = draw_times("uniform", len(action), generator).to(action)
+            noise = draw(action.shape, generator, action)
+            x = mix(action, noise, s)
+            if self.config.objective == "denoise":
+                out, target = self.predict_action(x, condition), action
+            else:
+                out, target = slope(self._under(condition), x)[1], spread(approach(s), x) * (noise - action)
+            error = F.mse_loss(out, target, reduction="none")
+        return self.reduce(error, batch.mask.to(action.device))
+
+
+def approach(s: Tensor) -> Tensor:
+    """The factor c of `eqm`: 1 from noise until shortly before the action, then falling to 0 on it."""
+    return (s.clamp_min(_SMALLEST_S) / _NEAR).clamp_max(1.0)
