@@ -6,17 +6,15 @@ history of observations and the chunk under way.
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..data.errors import ConfigError, SpecError
+from ..data.errors import ConfigError
+from .planning import PlanningRunner
 from .policy import Policy
-
-_LATENCIES_KEPT = 1000
 
 
 class Runner(Protocol):
@@ -31,84 +29,7 @@ class Runner(Protocol):
         ...
 
 
-class _History:
-    """The latest O observations of B worlds."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.window: dict[str, Tensor] = {}  # key -> (B, O, *shape)
-
-    def add(self, observation: Mapping[str, Tensor], fresh: Tensor) -> None:
-        """Shift every window by one step; a world that is fresh (B,) starts with its first one repeated."""
-        for key, now in observation.items():
-            repeated = now.unsqueeze(1).expand(-1, self.steps, *now.shape[1:])
-            if key not in self.window:
-                self.window[key] = repeated.clone()
-                continue
-            shifted = torch.cat([self.window[key][:, 1:], now.unsqueeze(1)], dim=1)
-            if fresh.any():
-                shifted[fresh] = repeated[fresh]
-            self.window[key] = shifted
-
-
-class _PlanningRunner:
-    """History and timed planning, common to all runners.
-
-    Attributes:
-        latencies: seconds of the latest planning calls, newest last.
-        candidates: (b, K, H, A) all samples of the latest planning call; the first of each is executed.
-    """
-
-    def __init__(
-        self, policy: Policy, generator: torch.Generator, samples: int, clock: Callable[[], float]
-    ) -> None:
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1, got {samples}")
-        self.policy, self.generator, self.samples, self.clock = policy, generator, samples, clock
-        self.latencies: deque[float] = deque(maxlen=_LATENCIES_KEPT)
-        self.candidates: Tensor | None = None
-        self._history = _History(policy.spec.observation_steps)
-        self._fresh: Tensor | None = (
-            None  # (B,) bool, worlds without a past; None: all, and B is not known yet
-        )
-
-    def reset(self, worlds: Tensor | None = None) -> None:
-        """Forget the past of these worlds, or of all of them."""
-        if worlds is None:
-            self._fresh = None
-            self._history = _History(self.policy.spec.observation_steps)
-        elif self._fresh is not None:
-            self._fresh[worlds] = True
-
-    def _observe(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """Take in the present observations; return which worlds (B,) have only just begun."""
-        keys = self.policy.spec.observation
-        missing = [key for key in keys if key not in observation]
-        if missing:
-            raise SpecError(f"observation {missing[0]!r} is missing; the policy needs {list(keys)}")
-        batch = len(observation[next(iter(keys))])
-        if self._fresh is not None and len(self._fresh) != batch:
-            raise SpecError(
-                f"the observation has {batch} worlds, the steps before had {len(self._fresh)}; call reset() in between"
-            )
-        fresh = torch.ones(batch, dtype=torch.bool) if self._fresh is None else self._fresh
-        self._fresh = torch.zeros(batch, dtype=torch.bool)
-        self._history.add({key: observation[key] for key in keys}, fresh)
-        return fresh
-
-    def _plan(self, worlds: Tensor) -> Tensor:
-        """New chunks (b, H, A) for the worlds selected by (B,) bool."""
-        everyone = bool(worlds.all())
-        window = self._history.window
-        observation = window if everyone else {key: value[worlds] for key, value in window.items()}
-        began = self.clock()
-        chunks = self.policy.sample(observation, samples=self.samples, generator=self.generator).cpu()
-        self.latencies.append(self.clock() - began)
-        self.candidates = chunks
-        return chunks[:, 0]
-
-
-class RecedingHorizon(_PlanningRunner):
+class RecedingHorizon(PlanningRunner):
     """Execute E actions of a chunk, from the one due now on, then plan again.
 
     Worlds that were reset plan at once, the others when their turn comes.
@@ -150,7 +71,7 @@ class RecedingHorizon(_PlanningRunner):
         return action
 
 
-class TemporalEnsemble(_PlanningRunner):
+class TemporalEnsemble(PlanningRunner):
     """Plan at every step and average what all chunks under way say about now, as ACT does (arXiv 2304.13705).
 
     The prediction made i-th, the oldest with i = 0, has weight exp(-decay i): a positive decay trusts old plans more.

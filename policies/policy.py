@@ -4,7 +4,8 @@ Shapes: B batch, K samples, O observation steps, H chunk horizon, A action width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol, Self
 
 import torch
@@ -14,6 +15,7 @@ from ..data.errors import ConfigError, SpecError, TrainingError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
+from .guidance import ChunkGuide, Pull
 from .sampling import OwnSampler, SamplerConfig, Trace, generate
 
 
@@ -174,6 +176,7 @@ class GenerativePolicy(Policy):
         prefix: Tensor | None = None,
         noise: Tensor | None = None,
         sampler: SamplerConfig | OwnSampler | None = None,
+        guide: ChunkGuide | None = None,
         trace: Trace | None = None,
     ) -> Tensor:
         """Draw action chunks, see `Policy.sample`.
@@ -188,10 +191,15 @@ class GenerativePolicy(Policy):
             prefix: (B, P, A) actions already committed to, physical units.
             noise: (B, K, H, A) initial noise in place of a draw; K must equal `samples`.
             sampler: used in place of the policy's own.
+            guide: the chunk under way, which the new ones are to continue; one without overlap changes nothing.
             trace: filled with what the sampling cost.
+
+        Raises:
+            ConfigError: for a guide with a sampler that knows no velocity.
         """
         batch = self.check_observation(observation)
         self.check_prefix(prefix, batch)
+        sampler = sampler or self.sampler
         rows = (batch * samples, self.spec.horizon, self.spec.action_dim)
         if noise is not None and noise.shape != (batch, samples, *rows[1:]):
             raise SpecError(f"noise has shape {tuple(noise.shape)}; allowed is {(batch, samples, *rows[1:])}")
@@ -202,10 +210,11 @@ class GenerativePolicy(Policy):
             if prefix is not None:
                 committed = prefix.to(self.device).repeat_interleave(samples, dim=0)
                 committed = self.normalize_action(committed, condition)
-            x = self.draw_normalized(
+            draw = self._guided(guide, condition, batch, samples, sampler)
+            x = draw(
                 condition,
                 rows,
-                sampler or self.sampler,
+                sampler,
                 generator=generator,
                 prefix=committed,
                 noise=None if noise is None else noise.reshape(rows),
@@ -217,6 +226,27 @@ class GenerativePolicy(Policy):
                 if (value := getattr(trace, name)) is not None:
                     setattr(trace, name, value.view(batch, samples))
         return start_with(chunks, prefix)
+
+    def _guided(
+        self,
+        guide: ChunkGuide | None,
+        condition: Any,
+        batch: int,
+        samples: int,
+        sampler: SamplerConfig | OwnSampler,
+    ) -> Callable[..., Tensor]:
+        """What draws normalised chunks under a guide."""
+        if guide is None:
+            return self.draw_normalized
+        if isinstance(sampler, OwnSampler):
+            raise ConfigError(
+                f"{type(sampler).__name__} cannot be guided: it steps with no velocity; "
+                "use DDIM, DDPM, DPMSolver, FlowEuler or FlowHeun, or execute without guidance"
+            )
+        guide.check(batch, self.spec.horizon, self.spec.action_dim)
+        target = guide.previous.to(self.device).repeat_interleave(samples, dim=0)
+        pull = Pull.make(guide, self.normalize_action(target, condition))
+        return self.draw_normalized if pull is None else partial(generate, self, pull=pull)
 
     def draw_normalized(
         self,

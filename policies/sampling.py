@@ -7,7 +7,7 @@ scheduler make one step. The initial noise stands unchanged at the first step a 
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
@@ -16,7 +16,18 @@ from torch import Tensor
 
 from ..data.errors import ConfigError
 from ..data.schema import nearest
-from .path import BETA_SCHEDULES, BetaSchedule, action_from_noise, betas, grid, levels, mix
+from .guidance import Pull
+from .path import (
+    BETA_SCHEDULES,
+    BetaSchedule,
+    action_from_noise,
+    action_from_velocity,
+    betas,
+    grid,
+    levels,
+    mix,
+    noise_from_velocity,
+)
 
 if TYPE_CHECKING:
     from .policy import GenerativePolicy
@@ -151,6 +162,7 @@ def generate(
     generator: torch.Generator | None = None,
     prefix: Tensor | None = None,
     noise: Tensor | None = None,
+    pull: Pull | None = None,
     trace: Trace | None = None,
 ) -> Tensor:
     """Normalised action chunks (B', H, A), without gradients.
@@ -164,6 +176,8 @@ def generate(
         prefix: (B', P, A) normalised actions that the chunks start with. At every step the start of the chunk is
             overwritten with the prefix, noised as far as the rest.
         noise: (B', H, A) initial noise in place of a draw; a sampler's temperature scales it likewise.
+        pull: draws the chunks towards another. Where a sampler clips predicted actions, they are clipped before they
+            are guided, and the noise is recomputed from them.
         trace: `evaluations` (B',) is written to it.
     """
     device = policy.device
@@ -175,7 +189,9 @@ def generate(
         noise = noise.to(device)
         if isinstance(sampler, VelocitySampler) and sampler.temperature != 1.0:
             noise = sampler.temperature * noise
-        ask = _Asker(policy, condition, noise, None if prefix is None else prefix.to(device))
+        if pull is not None and isinstance(sampler, ScheduleSampler):
+            pull, sampler = replace(pull, clip=sampler.clip), replace(sampler, clip=None)
+        ask = _Asker(policy, condition, noise, None if prefix is None else prefix.to(device), pull)
         match sampler:
             case FlowHeun():
                 x = _heun(ask, noise, sampler)
@@ -190,12 +206,13 @@ def generate(
 
 @dataclass
 class _Asker:
-    """One policy under one condition, with the start of its chunks held to a prefix."""
+    """One policy under one condition, its chunks held to a prefix or drawn to a guide."""
 
     policy: "GenerativePolicy"
     condition: Any
     noise: Tensor
     prefix: Tensor | None
+    pull: Pull | None
     calls: int = 0
 
     def hold(self, x: Tensor, s: Tensor) -> Tensor:
@@ -208,10 +225,14 @@ class _Asker:
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:
         """The velocity at x_s."""
         self.calls += 1
-        return self.policy.predict_velocity(x, s, self.condition)
+        if self.pull is None:
+            return self.policy.predict_velocity(x, s, self.condition)
+        return self.pull.velocity(lambda y: self.policy.predict_velocity(y, s, self.condition), x, s)
 
     def noise_at(self, x: Tensor, s: Tensor) -> Tensor:
-        """The noise in x_s."""
+        """The noise in x_s; a guided one follows from the velocity, in which guidance is defined."""
+        if self.pull is not None:
+            return noise_from_velocity(x, s, self.velocity(x, s))
         self.calls += 1
         return self.policy.predict_noise(x, s, self.condition)
 
@@ -223,6 +244,8 @@ class _Asker:
             case "velocity":
                 return self.velocity(x, s)
             case "action":
+                if self.pull is not None:
+                    return action_from_velocity(x, s, self.velocity(x, s))
                 return action_from_noise(x, s, self.noise_at(x, s))
             case _:
                 assert_never(question)
