@@ -1,4 +1,4 @@
-"""`sensorimotor demos`: record the expert as a training set."""
+"""`sensorimotor demos`: record an expert as a training set."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from ..configs.train import DemosConfig
 from ..data.errors import ConfigError, DataError
 from ..data.formats.robomimic import write_robomimic
 from ..sim.demos import record_demos
-from ..sim.push_t import PushTConfig
 from .console import Screen
 
 
@@ -19,8 +18,6 @@ def run(config: DemosConfig, screen: Screen) -> int:
         )
     if out.exists() and not config.overwrite:
         raise DataError(f"{out} exists already; give another out=, or overwrite=true to replace it")
-    if not isinstance(config.task, PushTConfig):
-        raise ConfigError("only push_t has an expert; use task=push_t")
     with screen.progress("recording") as update:
         recording = record_demos(
             config.task, config.expert, episodes=config.episodes, first_seed=config.seed, progress=update

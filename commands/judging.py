@@ -20,7 +20,7 @@ from ..policies.policy import Policy
 from ..sim.baselines import HoldStill, UniformRandom
 from ..sim.evaluation import Evaluation, evaluate
 from ..sim.task import Task
-from ..sim.tasks import TaskConfig, make_task
+from ..sim.tasks import TaskConfig, make_task, task_name
 from .console import Screen
 from .names import milliseconds
 from .runs import EVALUATION, VIDEOS, write_json
@@ -31,7 +31,6 @@ NAMES: Mapping[Baseline, str] = {
     "nearest": "nearest neighbour",
     "regressor": "regressor",
 }
-_TASK_NAMES = {"PushTConfig": "push_t", "PushTHumanConfig": "push_t_human"}
 
 
 def judge(
@@ -105,7 +104,7 @@ def _circumstances(policy: Policy, task: TaskConfig, config: EvaluationConfig) -
     """What the numbers were measured under."""
     sampler = getattr(policy, "sampler", None)
     return {
-        "task_name": _TASK_NAMES.get(type(task).__name__, type(task).__name__),
+        "task_name": task_name(task),
         "task": to_mapping(task),
         "control_hz": policy.spec.control_hz,
         "execution": config.execution,

@@ -16,6 +16,7 @@ from ..policies.factory import describe
 from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
 from ..sim.demos import DEMONSTRATIONS, mirrored
+from ..sim.manipulation.task import RobosuiteConfig
 from ..sim.push_t import PushTConfig
 from ..sim.push_t_human import PushTHumanConfig
 from ..sim.tasks import TaskConfig, make_task
@@ -70,6 +71,10 @@ def _prepared(episodes: Episodes, task: TaskConfig | None, *, mirror: bool) -> E
             from ..sim.push_t_human import demonstrations
 
             return demonstrations(episodes, mirror=mirror)
+        case RobosuiteConfig() if not mirror and "state" not in episodes.observation:
+            from ..sim.manipulation.recordings import demonstrations
+
+            return demonstrations(episodes, task.task)
         case PushTConfig() if mirror:
             return concatenate([episodes, mirrored(episodes)])
         case _ if mirror:

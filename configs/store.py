@@ -25,7 +25,7 @@ _CHOSEN: Mapping[str, Mapping[str, str | None]] = {
         "experiment": "push_t",
     },
     "eval": {"task": None, "sampler": None},
-    "demos": {"task": "push_t"},
+    "demos": {"task": "push_t", "expert": "${task}"},
 }
 
 
@@ -65,6 +65,8 @@ def register(verb: str) -> None:
     _store(verb, {"defaults": defaults, **values})
     if "task" in chosen:
         _register_tasks()
+    if "expert" in chosen:
+        _register_experts()
     if "sampler" in chosen:
         _register_samplers()
     if "experiment" in chosen:
@@ -77,11 +79,20 @@ def _store(name: str, node: dict[str, Any], *, group: str | None = None, package
 
 
 def _register_tasks() -> None:
-    from ..sim.push_t import PushTConfig
-    from ..sim.push_t_human import PushTHumanConfig
+    from ..sim.tasks import TASKS
 
-    for name, task in (("push_t", PushTConfig), ("push_t_human", PushTHumanConfig)):
-        _store(name, {"kind": task.__name__, **plain(task)}, group="task")
+    for name, task in TASKS.items():
+        _store(name, {"kind": type(task).__name__, **plain(task)}, group="task")
+
+
+def _register_experts() -> None:
+    """Each task's expert under the task's own name, so that choosing the task chooses it."""
+    from ..sim.demonstrator import expert_of
+    from ..sim.tasks import TASKS
+
+    for name, task in TASKS.items():
+        expert = expert_of(task)
+        _store(name, {"kind": type(expert).__name__, **plain(expert)}, group="expert")
 
 
 def _register_samplers() -> None:

@@ -7,7 +7,7 @@ from ..data.errors import ConfigError
 from ..data.formats import Format
 from ..policies.factory import PolicyConfig
 from ..policies.sampling import SamplerConfig
-from ..sim.expert import ExpertConfig
+from ..sim.demonstrator import DemonstratorConfig
 from ..sim.tasks import TaskConfig
 from ..training.config import TrainingConfig
 
@@ -127,8 +127,8 @@ class DemosConfig:
 
     Attributes:
         out: the robomimic HDF5 file to write.
-        task: the world; `push_t` has an expert.
-        expert: how it plans.
+        task: the world.
+        expert: who demonstrates; the task's own expert unless another is named.
         episodes: number of successful episodes to keep.
         seed: the first start.
         overwrite: replace an existing file.
@@ -136,7 +136,7 @@ class DemosConfig:
 
     out: str
     task: TaskConfig
-    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    expert: DemonstratorConfig
     episodes: int = 100
     seed: int = 0
     overwrite: bool = False

@@ -26,8 +26,16 @@ _LINUX = ("egl", "osmesa")  # neither needs a display
 class Renderer:
     """Draws worlds of one model; owns a graphics context, which belongs to the thread that made it."""
 
-    def __init__(self, model: mujoco.MjModel, *, size: int, camera: str = "top") -> None:
+    def __init__(
+        self, model: mujoco.MjModel, *, size: int, camera: str = "top", hidden: tuple[int, ...] = ()
+    ) -> None:
         """Make a context for square frames of `size` px.
+
+        Args:
+            model: of the worlds to draw.
+            size: px.
+            camera: its name in the model.
+            hidden: groups of geoms that are not drawn.
 
         Raises:
             ConfigError: for a size or camera the model does not offer, or if no graphics library works.
@@ -43,6 +51,7 @@ class Renderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, camera_id
         self._option = mujoco.MjvOption()
+        self._option.geomgroup[list(hidden)] = 0
         self._scene = mujoco.MjvScene(model, maxgeom=model.ngeom + 16)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._scene.flags[flag] = 0

@@ -1,16 +1,38 @@
 """Which tasks there are, and how to build one from its configuration."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from ..data.errors import ConfigError
 from ..data.schema import nearest
+from .manipulation.task import RobosuiteConfig
 from .push_t import PushTConfig
 from .push_t_human import PushTHumanConfig
 from .task import Task
 
-TaskConfig = PushTConfig | PushTHumanConfig
+TaskConfig = PushTConfig | PushTHumanConfig | RobosuiteConfig
 
-_NAMES = {"push_t": PushTConfig, "push_t_human": PushTHumanConfig}
+# Every task by name, with its defaults.
+TASKS: Mapping[str, TaskConfig] = {
+    "push_t": PushTConfig(),
+    "push_t_human": PushTHumanConfig(),
+    "lift": RobosuiteConfig(task="lift"),
+    "can": RobosuiteConfig(task="can"),
+    "square": RobosuiteConfig(task="square"),
+}
+
+
+def task_name(config: TaskConfig) -> str:
+    """What the task is called, `lift` for one."""
+    match config:
+        case PushTConfig():
+            return "push_t"
+        case PushTHumanConfig():
+            return "push_t_human"
+        case RobosuiteConfig():
+            return config.task
+        case _:
+            assert_never(config)
 
 
 def make_task(config: TaskConfig | str, *, worlds: int = 1) -> Task:
@@ -26,9 +48,9 @@ def make_task(config: TaskConfig | str, *, worlds: int = 1) -> Task:
     if worlds < 1:
         raise ConfigError(f"worlds must be at least 1, got {worlds}")
     if isinstance(config, str):
-        if config not in _NAMES:
-            raise ConfigError(f"unknown task {config!r}; {nearest(config, _NAMES)}")
-        return make_task(_NAMES[config](), worlds=worlds)
+        if config not in TASKS:
+            raise ConfigError(f"unknown task {config!r}; {nearest(config, TASKS)}")
+        return make_task(TASKS[config], worlds=worlds)
     match config:
         case PushTConfig():
             from .push_t import PushTWorlds
@@ -38,5 +60,9 @@ def make_task(config: TaskConfig | str, *, worlds: int = 1) -> Task:
             from .push_t_human import PushTHuman
 
             return PushTHuman(config, worlds=worlds)
+        case RobosuiteConfig():
+            from .manipulation.task import RobosuiteWorlds
+
+            return RobosuiteWorlds(config, worlds=worlds)
         case _:
             assert_never(config)

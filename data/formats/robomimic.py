@@ -2,7 +2,7 @@
 
     data (attributes: total, env_args as JSON)
       demo_0 (attribute: num_samples)
-        actions, rewards, dones, [states], obs/<key>, next_obs/<key>
+        [attribute: model_file], actions, rewards, dones, [states], obs/<key>, next_obs/<key>
     mask/<filter>: names of demonstrations
 
 What robomimic has no place for stands in attributes it ignores. `next_obs` is the observation one step later, the
@@ -191,7 +191,8 @@ def write_robomimic(
 ) -> None:
     """Write a robomimic file; it appears whole or not at all.
 
-    Rewards that are not known are written as zeros and unknown ends as the last step of each episode, because
+    `metadata` may hold `env_args`, and `model_file`, the simulator's model as XML, which robomimic's playback wants of
+    every demonstration. Rewards that are not known are written as zeros and unknown ends as the last step of each episode, because
     robomimic wants both; reading the file back gives None for them again.
     """
     description = Description.of(episodes, reserved=(*_STANDARD, "obs", "next_obs"))
@@ -212,6 +213,8 @@ def write_robomimic(
         for i, (start, end) in enumerate(zip(episodes.starts, episodes.ends, strict=True)):
             demo = data.create_group(f"demo_{i}")
             demo.attrs["num_samples"] = int(end - start)
+            if "model_file" in episodes.metadata:
+                demo.attrs["model_file"] = episodes.metadata["model_file"]
             if episodes.success is not None:
                 demo.attrs["success"] = bool(episodes.success[i])
             for name, array in arrays.items():
