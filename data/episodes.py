@@ -59,7 +59,8 @@ class Episodes:
             )
         for key, described in (*self.spec.observation.items(), ("action", self.spec.action)):
             array = self.action if key == "action" else self.observation[key]
-            if array.shape[1:] != described.shape or array.dtype != np.dtype(described.dtype):
+            same = array.dtype.kind == "U" if described.is_text else array.dtype == np.dtype(described.dtype)
+            if array.shape[1:] != described.shape or not same:
                 raise DataError(
                     f"{key} is {array.dtype}{list(array.shape[1:])} per step, "
                     f"the spec says {described.dtype}{list(described.shape)}"

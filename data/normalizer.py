@@ -62,9 +62,11 @@ class Normalizer(nn.Module):
 
     @classmethod
     def fit(cls, episodes: Episodes, config: NormalizerConfig | None = None) -> Self:
-        """Compute statistics from a dataset; uint8 images pass through `identity`-free and are left out."""
+        """Compute statistics from a dataset; images and text have none and are left out."""
         config = config or NormalizerConfig()
-        arrays = {k: v for k, v in episodes.observation.items() if v.dtype != np.uint8}
+        arrays = {
+            k: v for k, v in episodes.observation.items() if v.dtype != np.uint8 and v.dtype.kind != "U"
+        }
         statistics = {k: _statistics(k, v, config.observation, config) for k, v in arrays.items()}
         statistics["action"] = _statistics("action", episodes.action, config.action, config)
         return cls(statistics)

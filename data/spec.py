@@ -19,7 +19,7 @@ class Field:
 
     Attributes:
         shape: shape of one step, without batch and time.
-        dtype: numpy name of the element type.
+        dtype: numpy name of the element type; `str` for text, one string per step and of shape ().
         unit: SI symbol, `rad`, `px`, or `1` for a pure number; empty where unknown.
         low: lower bound of each element along the last axis, or None where unbounded.
         high: upper bound, likewise.
@@ -34,6 +34,8 @@ class Field:
     names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.is_text and self.shape:
+            raise SpecError(f"text is one string per step, of shape (), got {self.shape}")
         if any(n < 1 for n in self.shape):
             raise SpecError(f"shape must hold positive sizes, got {self.shape}")
         width = self.shape[-1] if self.shape else 1
@@ -49,6 +51,16 @@ class Field:
                 raise SpecError(
                     f"low must not exceed high; element {bad[0]} has low {self.low} and high {self.high}"
                 )
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds strings instead of numbers."""
+        return self.dtype == "str"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it holds pictures."""
+        return not self.is_text and (len(self.shape) > 2 or self.dtype == "uint8")
 
     @property
     def size(self) -> int:

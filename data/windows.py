@@ -6,6 +6,7 @@ and `mask` says which actions are real.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,25 +23,31 @@ class Batch:
     """B windows.
 
     Attributes:
-        observation: key -> (B, O, *shape), in the dtype of the data.
+        observation: key -> (B, O, *shape), in the dtype of the data; of text, a list of the B present strings.
         action: (B, H, A), physical units.
         mask: (B, H) bool, False where an action repeats an edge.
     """
 
-    observation: dict[str, Tensor]
+    observation: dict[str, Any]
     action: Tensor
     mask: Tensor
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        observation = {key: value.to(device, non_blocking=True) for key, value in self.observation.items()}
+        observation = {
+            key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in self.observation.items()
+        }
         return Batch(
             observation, self.action.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
         )
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory, from which an accelerator copies without waiting."""
-        observation = {key: value.pin_memory() for key, value in self.observation.items()}
+        observation = {
+            key: value.pin_memory() if isinstance(value, Tensor) else value
+            for key, value in self.observation.items()
+        }
         return Batch(observation, self.action.pin_memory(), self.mask.pin_memory())
 
     def __len__(self) -> int:
@@ -79,9 +86,10 @@ class Windows:
         seen = np.maximum(now + np.arange(1 - spec.observation_steps, 1), first)
         wanted = now + np.arange(spec.start, spec.start + spec.horizon)
         rows = np.clip(wanted, first, last)
-        observation = {
-            key: torch.from_numpy(self.episodes.observation[key][seen]) for key in spec.observation
-        }
+        observation: dict[str, Any] = {}
+        for key, described in spec.observation.items():
+            array = self.episodes.observation[key]
+            observation[key] = array[index].tolist() if described.is_text else torch.from_numpy(array[seen])
         return Batch(
             observation,
             torch.from_numpy(self.episodes.action[rows]),

@@ -11,7 +11,7 @@ class ChunkConfig:
     """Window lengths, in control steps.
 
     Attributes:
-        observation: keys the policy reads; empty for every key of the data that is not an image.
+        observation: keys the policy reads; empty for every key of the data that is neither an image nor text.
         observation_steps: O, latest observations seen.
         horizon: H, actions predicted.
         execute: E, actions executed before the next prediction.
@@ -38,7 +38,9 @@ class ChunkConfig:
 
     def apply(self, spec: Spec) -> Spec:
         """A policy's spec, from that of its data."""
-        keys = self.observation or tuple(k for k, f in spec.observation.items() if f.dtype != "uint8")
+        keys = self.observation or tuple(
+            k for k, f in spec.observation.items() if f.dtype not in ("uint8", "str")
+        )
         return spec.keep(keys).chunked(
             observation_steps=self.observation_steps,
             horizon=self.horizon,

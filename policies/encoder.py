@@ -32,9 +32,14 @@ class LowDimEncoder(nn.Module):
     ) -> None:
         """Take the keys from the spec."""
         super().__init__()
-        images = [
-            key for key, field in spec.observation.items() if len(field.shape) > 2 or field.dtype == "uint8"
-        ]
+        text = [key for key, field in spec.observation.items() if field.is_text]
+        if text:
+            rest = sorted(set(spec.observation) - set(text))
+            raise SpecError(
+                f"observation {text[0]!r} is text, which only vision-language-action policies read (policy=vla_tiny); "
+                f"name other keys in chunk.observation, here {rest}"
+            )
+        images = [key for key, field in spec.observation.items() if field.is_image]
         if images:
             rest = sorted(set(spec.observation) - set(images))
             raise SpecError(

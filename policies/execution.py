@@ -7,7 +7,7 @@ history of observations and the chunk under way.
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,8 +24,8 @@ class Runner(Protocol):
         """Forget the past of these worlds, (n,) indices or (B,) bool; of all of them if not given."""
         ...
 
-    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
-        """The actions (B, A) for the present observations, key -> (B, *shape); physical units."""
+    def act(self, observation: Mapping[str, Any]) -> Tensor:
+        """The actions (B, A) for the present observations, key -> (B, *shape) or B strings; physical units."""
         ...
 
 
@@ -55,7 +55,7 @@ class RecedingHorizon(PlanningRunner):
         self._chunk = torch.zeros(0)  # (B, H, A)
         self._used = torch.zeros(0, dtype=torch.long)  # (B,) actions executed of it
 
-    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The actions (B, A) for the present observations."""
         fresh = self._observe(observation)
         spec = self.policy.spec
@@ -101,7 +101,7 @@ class TemporalEnsemble(PlanningRunner):
         self._plans = torch.zeros(0)  # (B, P, P, A): [b, j] is the chunk of j steps ago, from its own now on
         self._count = torch.zeros(0, dtype=torch.long)  # (B,) plans under way
 
-    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The actions (B, A) for the present observations."""
         fresh = self._observe(observation)
         batch, spec = len(fresh), self.policy.spec

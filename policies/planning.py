@@ -14,15 +14,18 @@ _LATENCIES_KEPT = 1000
 
 
 class History:
-    """The latest O observations of B worlds."""
+    """The latest O observations of B worlds; of text, the latest alone."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self.window: dict[str, Tensor] = {}  # key -> (B, O, *shape)
+        self.window: dict[str, Any] = {}  # key -> (B, O, *shape), or B strings
 
-    def add(self, observation: Mapping[str, Tensor], fresh: Tensor) -> None:
+    def add(self, observation: Mapping[str, Any], fresh: Tensor) -> None:
         """Shift every window by one step; a world that is fresh (B,) starts with its first one repeated."""
         for key, now in observation.items():
+            if not isinstance(now, Tensor):
+                self.window[key] = list(now)
+                continue
             repeated = now.unsqueeze(1).expand(-1, self.steps, *now.shape[1:])
             if key not in self.window:
                 self.window[key] = repeated.clone()
@@ -62,7 +65,7 @@ class PlanningRunner:
         elif self._fresh is not None:
             self._fresh[worlds] = True
 
-    def _observe(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def _observe(self, observation: Mapping[str, Any]) -> Tensor:
         """Take in the present observations; return which worlds (B,) have only just begun."""
         keys = self.policy.spec.observation
         missing = [key for key in keys if key not in observation]
@@ -78,12 +81,16 @@ class PlanningRunner:
         self._history.add({key: observation[key] for key in keys}, fresh)
         return fresh
 
-    def _window(self, worlds: Tensor) -> Mapping[str, Tensor]:
+    def _window(self, worlds: Tensor) -> Mapping[str, Any]:
         """The latest observations (b, O, *shape) of the worlds selected by (B,) bool; nothing writes to them later."""
         window = self._history.window
-        return dict(window) if bool(worlds.all()) else {key: value[worlds] for key, value in window.items()}
+        return (
+            dict(window)
+            if bool(worlds.all())
+            else {key: _rows(value, worlds) for key, value in window.items()}
+        )
 
-    def _draw(self, observation: Mapping[str, Tensor], **options: Any) -> Tensor:
+    def _draw(self, observation: Mapping[str, Any], **options: Any) -> Tensor:
         """New chunks (b, H, A) for these observations; options go to the policy's `sample`."""
         began = self.clock()
         chunks = self.policy.sample(
@@ -96,3 +103,10 @@ class PlanningRunner:
     def _plan(self, worlds: Tensor) -> Tensor:
         """New chunks (b, H, A) for the worlds selected by (B,) bool."""
         return self._draw(self._window(worlds))
+
+
+def _rows(value: Tensor | list[str], worlds: Tensor) -> Tensor | list[str]:
+    """Those of the worlds selected by (B,) bool."""
+    if isinstance(value, Tensor):
+        return value[worlds]
+    return [text for text, wanted in zip(value, worlds.tolist(), strict=True) if wanted]

@@ -4,7 +4,7 @@ Shapes: B batch, K samples, O observation steps, H chunk horizon, A action width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, Self
 
@@ -52,7 +52,8 @@ class Policy(nn.Module, ABC):
         """Draw action chunks.
 
         Args:
-            observation: key -> (B, O, *shape), physical units; keys that the spec does not name are ignored.
+            observation: key -> (B, O, *shape), physical units; text is a list of B strings, the present ones. Keys that
+                the spec does not name are ignored.
             samples: K, chunks per observation.
             generator: source of all randomness. Without one, a fresh generator seeded with 0 is used, so the same
                 observation gives the same chunk.
@@ -76,7 +77,7 @@ class Policy(nn.Module, ABC):
         tensor = next(self.buffers(), None) if tensor is None else tensor
         return torch.device("cpu") if tensor is None else tensor.device
 
-    def check_observation(self, observation: Mapping[str, Tensor]) -> int:
+    def check_observation(self, observation: Mapping[str, Any]) -> int:
         """Raise unless the observation fits the spec; return its batch size B."""
         batch = None
         for key, field in self.spec.observation.items():
@@ -84,8 +85,9 @@ class Policy(nn.Module, ABC):
                 raise SpecError(
                     f"observation {key!r} is missing; the policy needs {list(self.spec.observation)}"
                 )
-            shape = tuple(observation[key].shape)
-            wanted = (self.spec.observation_steps, *field.shape)
+            wanted = () if field.is_text else (self.spec.observation_steps, *field.shape)
+            value = observation[key]
+            shape = _shape_of_text(key, value) if field.is_text else tuple(value.shape)
             if len(shape) == 0 or shape[1:] != wanted:
                 raise SpecError(
                     f"observation {key!r} has shape {shape}; the policy needs (batch, {', '.join(map(str, wanted))})"
@@ -112,6 +114,17 @@ class Policy(nn.Module, ABC):
                 f"prefix has shape {tuple(prefix.shape)}; allowed is ({batch}, 0..{horizon}, {width}): "
                 "batch, committed actions, action width"
             )
+
+
+def _shape_of_text(key: str, value: Any) -> tuple[int]:
+    """(B,) of a list of B strings."""
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Sequence)
+        or not all(isinstance(v, str) for v in value)
+    ):
+        raise SpecError(f"observation {key!r} must be a list of strings, one per row, got {value!r}")
+    return (len(value),)
 
 
 def start_with(chunks: Tensor, prefix: Tensor | None) -> Tensor:

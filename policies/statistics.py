@@ -31,7 +31,10 @@ def fit_normalizer(
     if relative is None:
         return Normalizer.fit(kept, config)
     check_origin(spec, relative)
-    batch = Windows(kept, spec).batch(np.arange(episodes.steps))
+    origin = replace(
+        kept, spec=kept.spec.keep((relative,)), observation={relative: kept.observation[relative]}
+    )
+    batch = Windows(origin, spec.keep((relative,))).batch(np.arange(episodes.steps))
     offsets = batch.action - origin_of(batch.observation[relative], spec.action_dim)[:, None]
     # There is one window per step, so a chunk of offsets can stand in for the action of its step.
     flat = offsets.flatten(1).float().numpy()

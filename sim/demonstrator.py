@@ -65,7 +65,7 @@ class _Pusher:
         self._world, self._planner = world, planner
 
     def reset(self, generator: np.random.Generator) -> None:
-        self._planner.reset(self._world.physics.qpos[0].copy(), generator)
+        self._planner.reset(self._world.physics.qpos[0].copy(), generator, self._world.goals[0])
 
     def act(self) -> NDArray[np.float64]:
         physics = self._world.physics

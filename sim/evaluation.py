@@ -197,7 +197,7 @@ def _run_wave(task: Task, runner: Runner, seeds: Array, count: int, recorder: Re
     reward, coverage = np.zeros(n), np.zeros(n)
     length, solved_at = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
     for _ in range(task.max_steps):
-        action = runner.act({key: torch.from_numpy(value) for key, value in observation.items()})
+        action = runner.act({key: for_policies(value) for key, value in observation.items()})
         step = task.step(action.numpy())
         observation = step.observation
         reward[alive] = np.maximum(reward, step.reward)[alive]
@@ -223,10 +223,11 @@ def measure_latency(
 ) -> Array:
     """Milliseconds of single-sample predictions at batch size 1; warm-up calls are left out."""
     first = task.reset(list(range(task.worlds)))
-    observation: dict[str, Tensor] = {
-        key: torch.from_numpy(first[key][:1]).unsqueeze(1).repeat_interleave(policy.spec.observation_steps, 1)
-        for key in policy.spec.observation
-    }
+    steps = policy.spec.observation_steps
+    observation: dict[str, Any] = {key: for_policies(first[key][:1]) for key in policy.spec.observation}
+    for key, value in observation.items():
+        if isinstance(value, Tensor):
+            observation[key] = value.unsqueeze(1).repeat_interleave(steps, 1)
     generator = torch.Generator().manual_seed(0)
     times = []
     for _ in range(calls + 3):
@@ -234,6 +235,11 @@ def measure_latency(
         policy.sample(observation, generator=generator)
         times.append(1e3 * (clock() - began))
     return np.array(times[3:])
+
+
+def for_policies(value: Array) -> Tensor | list[str]:
+    """A task's array as policies take it: a tensor, or of text a list of strings."""
+    return value.tolist() if value.dtype.kind == "U" else torch.from_numpy(value)
 
 
 def compare(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:

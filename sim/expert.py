@@ -69,10 +69,11 @@ class Expert:
         self._plan = np.zeros((0, 2))
         self._used = 0
         self._last = np.zeros((2, 2))
+        self._goal = GOAL
 
-    def reset(self, qpos: Array, generator: np.random.Generator) -> None:
-        """Begin an episode at positions (5,): block x, y, yaw, pusher x, y."""
-        self._generator = generator
+    def reset(self, qpos: Array, generator: np.random.Generator, goal: Array = GOAL) -> None:
+        """Begin an episode at positions (5,), block x, y, yaw, pusher x, y, with a goal's pose (3,)."""
+        self._generator, self._goal = generator, goal
         self._plan = np.repeat(qpos[None, 3:], self.config.horizon, axis=0)
         self._used = self.config.replan
         self._last = np.repeat(qpos[None, 3:], 2, axis=0)
@@ -108,7 +109,7 @@ class Expert:
     def _cost(self, plans: Array, states: Array) -> Array:
         """Metres, roughly, of each plan (n, T, 2) with its states (n, T, S)."""
         pose, pusher = states[:, :, 1:4], states[:, :, 4:6]
-        away = distance_to_goal(pose)
+        away = distance_to_goal(pose, self._goal)
         # The logarithm keeps millimetres worth having when the block is nearly there.
         away = away + 0.02 * np.log1p(away / 0.004)
         reach = np.maximum(distance_to_block(pose, pusher) - TIP_RADIUS - 0.01, 0.0)
@@ -119,7 +120,7 @@ class Expert:
         return away.mean(1) + 2 * away[:, -1] + 0.1 * reach.mean(1) + jerkiness + 0.03 * effort
 
 
-def distance_to_goal(pose: Array) -> Array:
-    """Root mean square distance in metres of the block's corners at poses (..., 3) from the goal's."""
-    offset = transform(pose, OUTLINE) - transform(GOAL, OUTLINE)
+def distance_to_goal(pose: Array, goal: Array = GOAL) -> Array:
+    """Root mean square distance in metres of the block's corners at poses (..., 3) from those of goals (3,) or (..., 3)."""
+    offset = transform(pose, OUTLINE) - transform(goal, OUTLINE)
     return np.sqrt((offset**2).sum(axis=-1).mean(axis=-1))

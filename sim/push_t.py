@@ -1,26 +1,23 @@
-"""PushT in MuJoCo: push a T-shaped block onto a goal drawn at the centre of the table.
+"""PushT in MuJoCo: push a T-shaped block onto a goal drawn at the centre of the table, or onto one of two.
 
 Observation: `state`, the pusher's position (2), and `environment`, the block's eight corners (16). Action: the pusher's
 target position (2). All in metres. The goal stands at 45 degrees in the centre and the T is symmetric about its stem,
-so that exchanging x and y maps the task to itself.
+so that exchanging x and y maps the task to itself. With two goals, left and right, an `instruction` names the one that
+counts.
 """
-
-# MuJoCo's names come from compiled modules without stubs.
-# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.errors import ConfigError
 from ..data.spec import Field, Spec
 from .batch import BatchedPhysics
-from .push_t_geometry import OUTLINE, TIP_RADIUS, WORKSPACE, coverage, distance_to_block, transform
+from .push_t_geometry import GOAL, OUTLINE, TIP_RADIUS, WORKSPACE, coverage, distance_to_block, transform
+from .push_t_goals import Goals, check_goals, choose_goals, goal_poses, instructions, load_model
 from .task import Step
 
 if TYPE_CHECKING:
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-MODEL_FILE = Path(__file__).parent / "assets" / "push_t.xml"
 CONTROL_HZ = 10.0
 SUBSTEPS = 20
 
@@ -46,6 +42,7 @@ class PushTConfig:
         images: whether observations hold `image.top`, rendered at `image_size` (about 2 ms per world and step).
         image_size: px.
         threads: native threads; 0 takes one per usable core.
+        goals: `centre`, or `two` goals of which each world's `instruction` names one, chosen by its seed.
     """
 
     max_steps: int = 300
@@ -55,8 +52,10 @@ class PushTConfig:
     images: bool = False
     image_size: int = 96
     threads: int = 0
+    goals: Goals = "centre"
 
     def __post_init__(self) -> None:
+        check_goals(self.goals)
         if self.max_steps < 1 or self.image_size < 8:
             raise ConfigError(
                 f"max_steps must be at least 1 and image_size at least 8, got {self.max_steps}, {self.image_size}"
@@ -82,6 +81,8 @@ def make_spec(config: PushTConfig) -> Spec:
     }
     if config.images:
         observation["image.top"] = Field(shape=(config.image_size, config.image_size, 3), dtype="uint8")
+    if config.goals == "two":
+        observation["instruction"] = Field(shape=(), dtype="str")
     return Spec(
         observation=observation,
         action=Field(
@@ -93,11 +94,6 @@ def make_spec(config: PushTConfig) -> Spec:
         ),
         control_hz=CONTROL_HZ,
     )
-
-
-def load_model() -> mujoco.MjModel:
-    """The compiled model; positions are block x, y, yaw, pusher x, y."""
-    return mujoco.MjModel.from_xml_path(str(MODEL_FILE))
 
 
 def observe(qpos: Array) -> dict[str, Array]:
@@ -112,7 +108,7 @@ def observe(qpos: Array) -> dict[str, Array]:
 def start_positions(seeds: Sequence[int], config: PushTConfig) -> Array:
     """Positions (N, 5) of N starts, each from its own seed alone.
 
-    Block and pusher are drawn uniformly, again and again until they are apart and the goal is not nearly covered.
+    Block and pusher are drawn uniformly, again and again until they are apart and no goal is nearly covered.
     """
     generators = [np.random.default_rng(int(seed)) for seed in seeds]
     reach = np.array([config.start_range, config.start_range, np.pi, *[0.9 * WORKSPACE] * 2])
@@ -122,13 +118,14 @@ def start_positions(seeds: Sequence[int], config: PushTConfig) -> Array:
         starts[pending] = [generators[i].uniform(-1.0, 1.0, 5) for i in pending] * reach
         block, pusher = starts[pending, :3], starts[pending, 3:]
         apart = distance_to_block(block, pusher) > TIP_RADIUS + 0.01
-        pending = pending[~(apart & (coverage(block) < 0.5 * config.success_coverage))]
+        covered = np.max([coverage(block, goal) for goal in goal_poses(config.goals)], axis=0)
+        pending = pending[~(apart & (covered < 0.5 * config.success_coverage))]
     return starts
 
 
-def judge(qpos: Array, config: PushTConfig) -> tuple[Array, Array]:
-    """Coverage (N,) and reward (N,), coverage / success_coverage clipped to 1, of positions (N, 5)."""
-    covered = coverage(qpos[:, :3])
+def judge(qpos: Array, config: PushTConfig, goal: Array = GOAL) -> tuple[Array, Array]:
+    """Coverage (N,) and reward (N,), coverage / success_coverage clipped to 1, of positions (N, 5) by a goal's pose."""
+    covered = coverage(qpos[:, :3], goal)
     return covered, np.minimum(covered / config.success_coverage, 1.0)
 
 
@@ -136,6 +133,9 @@ class PushTWorlds:
     """N worlds stepped together; satisfies `Task`.
 
     Targets outside the workspace are clamped to its edge by the actuators.
+
+    Attributes:
+        chosen: (N,) number of the goal that counts in each world.
     """
 
     def __init__(self, config: PushTConfig | None = None, *, worlds: int = 1) -> None:
@@ -143,7 +143,8 @@ class PushTWorlds:
         self.config = config or PushTConfig()
         self.spec = make_spec(self.config)
         self.max_steps = self.config.max_steps
-        self.model = load_model()
+        self.model = load_model(self.config.goals)
+        self.chosen = np.zeros(worlds, dtype=np.int64)
         self.physics = BatchedPhysics(
             self.model, worlds=worlds, substeps=SUBSTEPS, threads=self.config.threads
         )
@@ -155,14 +156,20 @@ class PushTWorlds:
         """N."""
         return self.physics.worlds
 
+    @property
+    def goals(self) -> NDArray[np.float64]:
+        """(N, 3) pose of the goal that counts in each world."""
+        return goal_poses(self.config.goals)[self.chosen]
+
     def reset(self, seeds: Sequence[int]) -> dict[str, Array]:
         """Start every world anew, world i from seeds[i] alone."""
         if len(seeds) != self.worlds:
             raise ConfigError(f"reset needs {self.worlds} seeds, one per world, got {len(seeds)}")
+        self.chosen = choose_goals(seeds, self.config.goals)
         return self.restore(start_positions(seeds, self.config))
 
     def restore(self, qpos: Array, qvel: Array | float = 0.0) -> dict[str, Array]:
-        """Place every world at positions (N, 5) and velocities (N, 5)."""
+        """Place every world at positions (N, 5) and velocities (N, 5); what counts as its goal stays."""
         self.physics.place(qpos, qvel)
         self._elapsed = 0
         return self._observe()
@@ -178,7 +185,7 @@ class PushTWorlds:
             raise ConfigError(f"actions must be shaped ({self.worlds}, 2), got {action.shape}")
         self.physics.advance(action)
         self._elapsed += 1
-        covered, reward = judge(self.physics.qpos, self.config)
+        covered, reward = judge(self.physics.qpos, self.config, self.goals)
         terminated = covered >= self.config.finish_coverage
         return Step(
             observation=self._observe(),
@@ -209,4 +216,6 @@ class PushTWorlds:
         if self.config.images:
             frames = [self.render(world, size=self.config.image_size) for world in range(self.worlds)]
             observation["image.top"] = np.stack(frames)
+        if self.config.goals == "two":
+            observation["instruction"] = instructions(self.chosen)
         return observation

@@ -17,11 +17,12 @@ from ..data.errors import ConfigError
 from ..data.spec import Field
 from .batch import advance_one
 from .push_t import CONTROL_HZ, SUBSTEPS, PushTConfig, judge, load_model, make_spec, observe, start_positions
+from .push_t_goals import INSTRUCTIONS, choose_goals, goal_poses, instructions
 
 if TYPE_CHECKING:
     from .render import Renderer
 
-Observation = dict[str, NDArray[Any]]
+Observation = dict[str, Any]
 
 
 class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -43,10 +44,11 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.render_mode = render_mode
         self.spec_fields = make_spec(self.config)
         self.observation_space = gymnasium.spaces.Dict(
-            {key: _box(field) for key, field in self.spec_fields.observation.items()}
+            {key: _space(field) for key, field in self.spec_fields.observation.items()}
         )
         self.action_space = _box(self.spec_fields.action)
-        self.model = load_model()
+        self.model = load_model(self.config.goals)
+        self._chosen = np.zeros(1, dtype=np.int64)
         self.data = mujoco.MjData(self.model)
         self._size = size
         self._elapsed = 0
@@ -60,15 +62,16 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
         start = int(self.np_random.integers(2**31)) if seed is None else seed
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[:] = start_positions([start], self.config)[0]
+        self._chosen = choose_goals([start], self.config.goals)
         self._elapsed = 0
-        covered, _ = judge(self.data.qpos[None], self.config)
+        covered, _ = judge(self.data.qpos[None], self.config, self._goal)
         return self._observe(), self._info(covered)
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Move the pusher towards its target (2,) for 0.1 s."""
         advance_one(self.model, self.data, np.asarray(action, dtype=np.float64), substeps=SUBSTEPS)
         self._elapsed += 1
-        covered, reward = judge(self.data.qpos[None], self.config)
+        covered, reward = judge(self.data.qpos[None], self.config, self._goal)
         terminated = bool(covered[0] >= self.config.finish_coverage)
         truncated = self._elapsed >= self.config.max_steps and not terminated
         return self._observe(), float(reward[0]), terminated, truncated, self._info(covered)
@@ -83,6 +86,10 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
             renderer.close()
         self._renderers.clear()
 
+    @property
+    def _goal(self) -> NDArray[np.float64]:
+        return goal_poses(self.config.goals)[self._chosen]
+
     def _info(self, covered: NDArray[Any]) -> dict[str, Any]:
         return {
             "success": bool(covered[0] >= self.config.success_coverage),
@@ -93,6 +100,8 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
         observation = {key: value[0] for key, value in observe(self.data.qpos[None]).items()}
         if self.config.images:
             observation["image.top"] = self._frame(self.config.image_size)
+        if self.config.goals == "two":
+            observation["instruction"] = str(instructions(self._chosen)[0])
         return observation
 
     def _frame(self, size: int) -> NDArray[np.uint8]:
@@ -101,6 +110,13 @@ class PushT(gymnasium.Env[Observation, NDArray[np.float32]]):
 
             self._renderers[size] = Renderer(self.model, size=size)
         return self._renderers[size].frame(self.data.qpos)
+
+
+def _space(field: Field) -> gymnasium.Space[Any]:
+    if field.dtype == "str":
+        letters = "".join(sorted(set("".join(INSTRUCTIONS))))
+        return gymnasium.spaces.Text(max(map(len, INSTRUCTIONS)), charset=letters)
+    return _box(field)
 
 
 def _box(field: Field) -> gymnasium.spaces.Box:

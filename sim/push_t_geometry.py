@@ -56,14 +56,16 @@ def distance_to_block(pose: Array, point: Array) -> Array:
     return np.hypot(beyond_x, beyond_y).min(axis=-1)
 
 
-def coverage(pose: Array) -> Array:
-    """Share of the goal's area that blocks at these poses (N, 3) cover, (N,), to within 1e-8.
+def coverage(pose: Array, goal: Array = GOAL) -> Array:
+    """Share of a goal's area that blocks at these poses (N, 3) cover, (N,), to within 1e-8.
+
+    The goal is one pose (3,) for all, or one for each (N, 3).
 
     The area common to a polygon and an axis-aligned box is the boundary integral of -y dx over the polygon's outline,
     with x restricted and y clamped to the box. In the goal's frame the goal is two such boxes. Arrays are
     (box, edge, world), so that the longest axis is contiguous.
     """
-    x, y = _outline_in_goal_frame(pose)
+    x, y = _outline_in_goal_frame(pose, goal)
     x_next, y_next = np.roll(x, -1, axis=0), np.roll(y, -1, axis=0)
     run = x_next - x
     slope = (y_next - y) / np.where(run == 0.0, 1.0, run)
@@ -75,11 +77,11 @@ def coverage(pose: Array) -> Array:
     return np.clip(area / AREA, 0.0, 1.0)
 
 
-def _outline_in_goal_frame(pose: Array) -> tuple[Array, Array]:
+def _outline_in_goal_frame(pose: Array, goal: Array) -> tuple[Array, Array]:
     """Coordinates x and y of the eight corners as the goal sees them, each (8, N)."""
-    cos, sin = np.cos(GOAL[2]), np.sin(GOAL[2])
-    dx, dy = pose[:, 0] - GOAL[0], pose[:, 1] - GOAL[1]
-    turn = pose[:, 2] - GOAL[2]
+    cos, sin = np.cos(goal[..., 2]), np.sin(goal[..., 2])
+    dx, dy = pose[:, 0] - goal[..., 0], pose[:, 1] - goal[..., 1]
+    turn = pose[:, 2] - goal[..., 2]
     c, s = np.cos(turn), np.sin(turn)
     along, across = OUTLINE[:, 0, None], OUTLINE[:, 1, None]
     return cos * dx + sin * dy + c * along - s * across, cos * dy - sin * dx + s * along + c * across

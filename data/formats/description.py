@@ -16,6 +16,7 @@ from ..spec import Spec, check_connection
 
 DESCRIPTION_KEY = "sensorimotor"  # attribute or member that holds the description
 NUMBERS = "fiub"  # NumPy kinds that may be stored: floating point, signed, unsigned, boolean
+TEXT = "U"  # and, for observations alone, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Description:
                     f"array name {name!r} cannot be stored; use letters, digits, '_', '-' and '.'"
                 )
         for name, array in columns(episodes).items():
-            native(array, name)
+            native(array, name, text=name in episodes.observation)
         optional = tuple(n for n in ("reward", "terminated", "success") if getattr(episodes, n) is not None)
         return cls(
             spec=episodes.spec,
@@ -149,9 +150,9 @@ def agreed_rate(recorded: float | None, stated: float | None) -> float | None:
     return stated if recorded is None else recorded
 
 
-def native(array: Array, name: str) -> Array:
-    """The array in this machine's byte order; numbers and booleans only."""
-    if array.dtype.kind not in NUMBERS:
+def native(array: Array, name: str, *, text: bool = False) -> Array:
+    """The array in this machine's byte order; numbers and booleans only, or text where it is allowed."""
+    if array.dtype.kind not in NUMBERS and not (text and array.dtype.kind == TEXT):
         raise DataError(f"{name} holds {array.dtype}; arrays must hold numbers or booleans")
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 

@@ -78,7 +78,9 @@ def derive(
     metadata = dict(metadata or {})
     if words := [key for key, array in extra.items() if array.dtype.kind not in NUMBERS]:
         note(metadata, f"arrays that do not hold numbers are left out: {words}")
-    observation = {key: _as_image(key, native(array, key)) for key, array in observation.items()}
+    observation = {
+        key: _as_image(key, native(array, key, text=array.ndim == 1)) for key, array in observation.items()
+    }
     action = native(roles["action"], "action")
     action = action[:, None] if action.ndim == 1 else action
     reward = native(roles["reward"], "reward").reshape(len(action)) if "reward" in roles else None
@@ -140,4 +142,5 @@ def _as_bool(array: Array) -> NDArray[np.bool_]:
 
 def _field(array: Array, names: tuple[str, ...]) -> Field:
     width = array.shape[-1] if array.ndim > 1 else 1
-    return Field(shape=array.shape[1:], dtype=array.dtype.name, names=names if len(names) == width else ())
+    dtype = "str" if array.dtype.kind == "U" else array.dtype.name
+    return Field(shape=array.shape[1:], dtype=dtype, names=names if len(names) == width else ())

@@ -1,6 +1,7 @@
 """Reading HDF5 from untrusted hands: only what is stored in the very file, never what it points to."""
 
 import h5py
+import numpy as np
 
 from ..episodes import Array
 from ..errors import DataError
@@ -29,7 +30,15 @@ def array(parent: h5py.Group, name: str) -> Array:
     node = _inside(parent, name)
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"{parent.name}/{name} is a group inside a group; those are not read")
-    return node[()]
+    return node[()] if h5py.check_string_dtype(node.dtype) is None else node.asstr()[()].astype(str)
+
+
+def stored(values: Array) -> Array:
+    """An array as HDF5 keeps it: text as UTF-8 of one length, which compresses well."""
+    if values.dtype.kind != "U":
+        return values
+    encoded = np.char.encode(values, "utf-8")
+    return encoded.astype(h5py.string_dtype("utf-8", max(1, encoded.dtype.itemsize)))
 
 
 def text(parent: h5py.Group, attribute: str, default: str) -> str:

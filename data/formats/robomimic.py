@@ -197,6 +197,7 @@ def write_robomimic(
     """
     description = Description.of(episodes, reserved=(*_STANDARD, "obs", "next_obs"))
     arrays, masks = _stored(episodes)
+    arrays = {name: hdf5.stored(array) for name, array in arrays.items()}
     env_args = episodes.metadata.get("env_args") or {
         "env_name": str(episodes.metadata.get("task", "unknown")),
         "type": _GYM,
