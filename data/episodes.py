@@ -1,6 +1,7 @@
 """Recorded episodes as contiguous arrays: all steps end to end, and where each episode stops.
 
-In memory or memory-mapped: `save_episodes` writes a folder of plain `.npy` files, `open_episodes` maps it.
+In memory or memory-mapped: `save_episodes` writes a folder of plain `.npy` files, `open_episodes` maps it. Camera frames
+may also stay in the file they came from, as a `lazy.LazyArray`.
 """
 
 import json
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from .errors import DataError, SensorimotorError
 from .files import atomic_folder, check_replaceable, recover_folder
+from .lazy import join, save_array, take
 from .spec import Spec
 
 Array = NDArray[Any]
@@ -104,16 +106,15 @@ class Episodes:
                 f"episodes must name one or more of 0..{len(self) - 1}, got {wanted.tolist()[:8]}"
             )
         rows = np.concatenate([np.arange(int(self.starts[i]), int(self.ends[i])) for i in wanted])
-        take = lambda array: None if array is None else np.ascontiguousarray(array[rows])  # noqa: E731
         return replace(
             self,
-            observation={key: np.ascontiguousarray(array[rows]) for key, array in self.observation.items()},
-            action=np.ascontiguousarray(self.action[rows]),
+            observation={key: take(array, rows) for key, array in self.observation.items()},
+            action=take(self.action, rows),
             ends=np.cumsum(self.lengths[wanted]),
-            reward=take(self.reward),
-            terminated=take(self.terminated),
+            reward=None if self.reward is None else take(self.reward, rows),
+            terminated=None if self.terminated is None else take(self.terminated, rows),
             success=None if self.success is None else self.success[wanted],
-            extra={key: np.ascontiguousarray(array[rows]) for key, array in self.extra.items()},
+            extra={key: take(array, rows) for key, array in self.extra.items()},
         )
 
     def check_finite(self) -> None:
@@ -141,23 +142,23 @@ def concatenate(parts: Sequence[Episodes]) -> Episodes:
             raise DataError(f"specs differ: {first.spec.to_dict()} and {other.spec.to_dict()}")
     offsets = np.cumsum([0, *(part.steps for part in parts[:-1])])
 
-    def join(arrays: Sequence[Array | None]) -> Array | None:
+    def join_known(arrays: Sequence[Array | None]) -> Array | None:
         present = [array for array in arrays if array is not None]
-        return np.concatenate(present) if len(present) == len(arrays) else None
+        return join(present) if len(present) == len(arrays) else None
 
     shared = [key for key in first.extra if all(key in part.extra for part in parts)]
-    extra = {key: np.concatenate([part.extra[key] for part in parts]) for key in shared}
+    extra = {key: join([part.extra[key] for part in parts]) for key in shared}
     metadata = dict(first.metadata)
     if "task_index" in extra and all("tasks" in part.metadata for part in parts):
         extra["task_index"], metadata["tasks"] = _join_tasks(parts)
     return Episodes(
         spec=first.spec,
-        observation={k: np.concatenate([part.observation[k] for part in parts]) for k in first.observation},
+        observation={k: join([part.observation[k] for part in parts]) for k in first.observation},
         action=np.concatenate([part.action for part in parts]),
         ends=np.concatenate([part.ends + offset for part, offset in zip(parts, offsets, strict=True)]),
-        reward=join([part.reward for part in parts]),
-        terminated=join([part.terminated for part in parts]),
-        success=join([part.success for part in parts]),
+        reward=join_known([part.reward for part in parts]),
+        terminated=join_known([part.terminated for part in parts]),
+        success=join_known([part.success for part in parts]),
         extra=extra,
         metadata=metadata,
     )
@@ -190,7 +191,7 @@ def save_episodes(episodes: Episodes, folder: Path | str) -> None:
                 np.save(temporary / f"{name}.npy", array)
         for group in ("observation", "extra"):
             for key, array in getattr(episodes, group).items():
-                np.save(temporary / f"{group}.{key}.npy", array)
+                save_array(temporary / f"{group}.{key}.npy", array)
         description = {
             "spec": episodes.spec.to_dict(),
             "extra": list(episodes.extra),

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from ..data.errors import SpecError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
+from .crop import View
+from .vision import VisionConfig, VisionEncoder, is_camera
 
 _NEAR, _FAR = 0.25, 4.0  # offsets: the share of the range that becomes 1, and where they are clipped
 
@@ -43,7 +45,7 @@ class LowDimEncoder(nn.Module):
         if images:
             rest = sorted(set(spec.observation) - set(images))
             raise SpecError(
-                f"observation {images[0]!r} is an image, which policies cannot read yet; "
+                f"observation {images[0]!r} is an image, which this policy cannot read; "
                 f"name other keys in chunk.observation, here {rest}"
             )
         self.keys = tuple(spec.observation)
@@ -82,3 +84,57 @@ class LowDimEncoder(nn.Module):
                     f"`relative` naming the position they are seen from; there are {list(self.keys)}, "
                     f"relative is {self.origin!r}"
                 )
+
+
+class ObservationEncoder(nn.Module):
+    """Numbers as `LowDimEncoder` makes them, then the features of every camera.
+
+    Attributes:
+        points: observation keys that hold points, see `LowDimEncoder`.
+        width: C, features per observation step.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        octaves: int = 0,
+        points: tuple[str, ...] = (),
+        origin: str | None = None,
+        vision: VisionConfig | None = None,
+    ) -> None:
+        """Take the keys from the spec; `image.<camera>` are cameras."""
+        super().__init__()
+        numbers = tuple(key for key in spec.observation if not is_camera(key))
+        self.points = points
+        self.low_dim: LowDimEncoder | None = None
+        self.vision: VisionEncoder | None = None
+        self.width = 0
+        if numbers or points:
+            self.low_dim = LowDimEncoder(spec.keep(numbers), octaves=octaves, points=points, origin=origin)
+            self.width += self.low_dim.width
+        if len(numbers) < len(spec.observation):
+            self.vision = VisionEncoder(vision or VisionConfig(), spec)
+            self.width += self.vision.width
+
+    def draw_views(
+        self, observation: Mapping[str, Tensor], generator: torch.Generator
+    ) -> Mapping[str, View] | None:
+        """What is seen of training windows (B, O, ...), drawn at random; None without cameras."""
+        if self.vision is None:
+            return None
+        return self.vision.draw_views(len(observation[self.vision.cameras[0]]), generator)
+
+    def forward(
+        self,
+        observation: Mapping[str, Tensor],
+        normalizer: Normalizer,
+        views: Mapping[str, View] | None = None,
+    ) -> Tensor:
+        """Key -> (B, O, *shape) in physical units to (B, O, C); cameras show the centre of their frames, or `views`."""
+        parts = []
+        if self.low_dim is not None:
+            parts.append(self.low_dim(observation, normalizer))
+        if self.vision is not None:
+            parts.append(self.vision(observation, views))
+        return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]

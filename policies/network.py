@@ -12,10 +12,12 @@ from ..data.normalizer import Normalizer, NormalizerConfig
 from ..data.spec import Spec
 from ..data.windows import Batch
 from .chunk import ChunkConfig
-from .encoder import LowDimEncoder
+from .crop import View
+from .encoder import ObservationEncoder
 from .mlp import MLPConfig
 from .policy import Policy
 from .trunk import TrunkConfig, build_trunk
+from .vision import VisionConfig, is_camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class NetworkConfig:
         chunk: observations and window lengths.
         normalizer: how observations and actions are scaled.
         trunk: the network.
+        vision: how camera frames are read, where `chunk.observation` names some.
         octaves: sines and cosines of every observed number, at this many doublings of frequency; 0 for none.
         relative: observation key whose latest value actions are offsets from, or None for absolute actions.
         points: observation keys that hold points in the space of the action, whose offsets from `relative` the
@@ -37,11 +40,14 @@ class NetworkConfig:
             half their range. A network averages independent noise away over many points of one body; from this it
             learns to act when the body lies a little elsewhere than any demonstration had it.
         mask_loss: leave repeated actions past an episode's edge out of the loss.
+        draws: how many noises every training window is learned from at once. Its observation is encoded once for all
+            of them, so that where encoding is the costly part, as with cameras, more of them come almost for free.
     """
 
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
     normalizer: NormalizerConfig = field(default_factory=NormalizerConfig)
     trunk: TrunkConfig = field(default_factory=MLPConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
     octaves: int = 0
     relative: str | None = None
     points: tuple[str, ...] = ()
@@ -49,8 +55,11 @@ class NetworkConfig:
     observation_noise: float = 0.0
     point_noise: float = 0.0
     mask_loss: bool = False
+    draws: int = 1
 
     def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ConfigError(f"draws must be at least 1, got {self.draws}")
         for name in ("observation_noise", "point_noise"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
@@ -107,12 +116,13 @@ class NetworkPolicy(Policy):
         self.relative = config.relative
         if self.relative is not None:
             check_origin(spec, self.relative)
-        self.encoder = LowDimEncoder(
-            spec, octaves=config.octaves, points=config.points, origin=config.relative
+        self.encoder = ObservationEncoder(
+            spec, octaves=config.octaves, points=config.points, origin=config.relative, vision=config.vision
         )
         self.trunk: nn.Module = self.build_trunk(config, spec)
         self.observation_noise, self.point_noise = config.observation_noise, config.point_noise
         self.history_dropout, self.mask_loss = config.history_dropout, config.mask_loss
+        self.draws = config.draws
 
     def build_trunk(self, config: NetworkConfig, spec: Spec) -> nn.Module:
         """The network; families whose networks answer otherwise than with a chunk override this."""
@@ -128,9 +138,14 @@ class NetworkPolicy(Policy):
         """Normalised features of B observations, once per control step."""
         return self._features(observation, observation)
 
-    def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
+    def _features(
+        self,
+        seen: Mapping[str, Tensor],
+        observation: Mapping[str, Tensor],
+        views: Mapping[str, View] | None = None,
+    ) -> Features:
         """Features of what the network sees; actions are relative to what was really observed."""
-        values = self.encoder(seen, self.normalizer)
+        values = self.encoder(seen, self.normalizer, views)
         if self.relative is None:
             return Features(values)
         return Features(values, origin_of(observation[self.relative], self.spec.action_dim).to(values))
@@ -153,9 +168,14 @@ class NetworkPolicy(Policy):
         return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
-        """Normalised target chunks (B, H, A) and the condition to predict them from."""
-        features = self._features(self._disturb(batch.observation, generator), batch.observation)
-        return self.normalize_action(batch.action.to(features.values), features), features
+        """Normalised target chunks (B * draws, H, A) and the condition to predict them from."""
+        seen = self._disturb(batch.observation, generator)
+        views = self.encoder.draw_views(seen, generator)
+        features = self._features(seen, batch.observation, views)
+        target = self.normalize_action(batch.action.to(features.values), features)
+        if self.draws == 1:
+            return target, features
+        return target.repeat_interleave(self.draws, dim=0), features.repeat(self.draws)
 
     def _disturb(self, observation: Mapping[str, Tensor], generator: torch.Generator) -> Mapping[str, Tensor]:
         """What the network is shown in training: noisy, and sometimes without a past."""
@@ -163,6 +183,9 @@ class NetworkPolicy(Policy):
             return observation
         seen = {}
         for key in self.spec.observation:
+            if is_camera(key):
+                seen[key] = observation[key]
+                continue
             _, scale = self.normalizer.affine(key)
             x = observation[key].to(scale)
             seen[key] = x + self.observation_noise * scale * draw(x.shape, generator, x)
@@ -180,9 +203,10 @@ class NetworkPolicy(Policy):
         return seen
 
     def reduce(self, error: Tensor, mask: Tensor) -> Tensor:
-        """Mean of element-wise errors (B, H, A); with `mask_loss`, over real actions only."""
+        """Mean of element-wise errors (B * draws, H, A); with `mask_loss` (B, H), over real actions only."""
         if not self.mask_loss:
             return error.mean()
+        mask = mask.repeat_interleave(self.draws, dim=0) if self.draws > 1 else mask
         weight = mask.to(error)[..., None]
         return (error * weight).sum() / (weight.sum() * error.shape[-1]).clamp_min(1)
 

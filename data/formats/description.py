@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..episodes import Array, Episodes
 from ..errors import DataError
+from ..lazy import is_lazy
 from ..spec import Spec, check_connection
 
 DESCRIPTION_KEY = "sensorimotor"  # attribute or member that holds the description
@@ -154,6 +155,8 @@ def native(array: Array, name: str, *, text: bool = False) -> Array:
     """The array in this machine's byte order; numbers and booleans only, or text where it is allowed."""
     if array.dtype.kind not in NUMBERS and not (text and array.dtype.kind == TEXT):
         raise DataError(f"{name} holds {array.dtype}; arrays must hold numbers or booleans")
+    if is_lazy(array):
+        return array  # its rows are in this machine's byte order
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
 
 

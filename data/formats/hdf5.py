@@ -27,10 +27,16 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
 
 def array(parent: h5py.Group, name: str) -> Array:
     """The dataset of this name, read whole."""
+    node = dataset(parent, name)
+    return node[()] if h5py.check_string_dtype(node.dtype) is None else node.asstr()[()].astype(str)
+
+
+def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset of this name, not read yet."""
     node = _inside(parent, name)
     if not isinstance(node, h5py.Dataset):
         raise DataError(f"{parent.name}/{name} is a group inside a group; those are not read")
-    return node[()] if h5py.check_string_dtype(node.dtype) is None else node.asstr()[()].astype(str)
+    return node
 
 
 def stored(values: Array) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 from ..episodes import Array, Episodes
 from ..errors import DataError
 from ..files import atomic_file, atomic_folder, check_replaceable
+from ..lazy import is_lazy
 from ..spec import Spec
 from .description import DESCRIPTION_KEY, Description, assemble, columns
 from .foreign import Choice, derive, sort_columns
@@ -100,7 +101,7 @@ def _fill(zarr: Any, store: Any, episodes: Episodes, description: str) -> None:
 
 
 def _put(group: Any, name: str, array: Array) -> None:
-    array = np.ascontiguousarray(array)
+    array = array if is_lazy(array) else np.ascontiguousarray(array)
     rows = max(1, min(len(array), _CHUNK_BYTES // max(1, array[:1].nbytes)))
     made = group.create_array(
         name,
@@ -110,7 +111,10 @@ def _put(group: Any, name: str, array: Array) -> None:
         compressors=_compressor(),
         config={"write_empty_chunks": True},  # an absent chunk then always means damage
     )
-    made[:] = array
+    for start in range(0, len(array), rows) if is_lazy(array) else ():
+        made[start : start + rows] = array[start : start + rows]
+    if not is_lazy(array):
+        made[:] = array
 
 
 def _compressor() -> Any:
