@@ -29,7 +29,9 @@ _EVALUATION_KEYS = {
     "seed": "first start; 100000 and up to report, 200000 and up to choose (100000)",
     "video": "episodes recorded as MP4 (3)",
     "baselines": "hold_still,random,nearest,regressor: which to run on the same starts",
-    "execution": "receding_horizon or temporal_ensemble",
+    "execution": "receding_horizon, temporal_ensemble, synchronous, naive_async, hard_overwrite, real_time_chunking or "
+    "temporal_merge (receding_horizon)",
+    "delay": "control steps until a plan arrives, for the last five (0)",
 }
 
 VERBS: Mapping[str, Verb] = {

@@ -11,11 +11,19 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-from ..configs.train import Baseline, EvaluationConfig
+from ..configs.train import Baseline, EvaluationConfig, Execution
 from ..data.errors import ConfigError
 from ..data.schema import to_mapping
 from ..data.spec import Spec
-from ..policies.execution import RecedingHorizon, Runner, TemporalEnsemble
+from ..policies.asynchronous import Asynchronous
+from ..policies.delivery import SimulatedDelay
+from ..policies.execution import (
+    RecedingHorizon,
+    RecedingHorizonConfig,
+    Runner,
+    TemporalEnsemble,
+    TemporalEnsembleConfig,
+)
 from ..policies.policy import Policy
 from ..sim.baselines import HoldStill, UniformRandom
 from ..sim.evaluation import Evaluation, evaluate
@@ -107,8 +115,9 @@ def _circumstances(policy: Policy, task: TaskConfig, config: EvaluationConfig) -
         "task_name": task_name(task),
         "task": to_mapping(task),
         "control_hz": policy.spec.control_hz,
-        "execution": config.execution,
-        "execute": policy.spec.execute if config.execution == "receding_horizon" else 1,
+        "execution": to_mapping(config.execution),
+        "delay": config.delay,
+        "execute": _executed(config.execution, policy.spec),
         "sampler": None if sampler is None else to_mapping(sampler),
     }
 
@@ -130,14 +139,27 @@ def _baseline(name: Baseline, spec: Spec, fitted: Mapping[Baseline, Callable[[],
             assert_never(name)
 
 
+def _executed(execution: Execution, spec: Spec) -> int:
+    """Actions executed per prediction."""
+    match execution:
+        case RecedingHorizonConfig():
+            return spec.execute
+        case TemporalEnsembleConfig():
+            return 1
+        case _:
+            return execution.after(spec)
+
+
 def _runner(config: EvaluationConfig) -> Callable[[Policy, torch.Generator], Runner]:
     match config.execution:
-        case "receding_horizon":
+        case RecedingHorizonConfig():
             return lambda policy, generator: RecedingHorizon(policy, generator=generator)
-        case "temporal_ensemble":
-            return lambda policy, generator: TemporalEnsemble(policy, generator=generator)
-        case _:
-            assert_never(config.execution)
+        case TemporalEnsembleConfig(decay=decay):
+            return lambda policy, generator: TemporalEnsemble(policy, generator=generator, decay=decay)
+        case _ as mode:
+            return lambda policy, generator: Asynchronous(
+                policy, mode, SimulatedDelay(config.delay), generator=generator
+            )
 
 
 def _relative(values: dict[str, Any], folder: Path) -> dict[str, Any]:

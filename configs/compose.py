@@ -101,7 +101,7 @@ def _set(verb: str, values: dict[str, Any], override: Override) -> None:
             raise ConfigError(f"{key} has no option {value!r}; {nearest(value, classes)}")
         inside[leaf] = ({"kind": classes[value].__name__} if len(classes) > 1 else {}) | plain(classes[value])
     elif isinstance(value, Mapping) and isinstance(inside[leaf], Mapping):
-        first = next(name for name in inside[leaf] if name != "kind")
+        first = next((name for name in inside[leaf] if name != "kind"), "key")
         raise ConfigError(f"{key} is set key by key, as in {key}.{first}=...")
     else:
         inside[leaf] = value

@@ -5,14 +5,24 @@ from typing import Literal
 
 from ..data.errors import ConfigError
 from ..data.formats import Format
+from ..policies.execution import RecedingHorizonConfig, TemporalEnsembleConfig
 from ..policies.factory import PolicyConfig
 from ..policies.sampling import SamplerConfig
+from ..policies.scheduling import HardOverwrite, NaiveAsync, RealTimeChunking, Synchronous, TemporalMerge
 from ..sim.demonstrator import DemonstratorConfig
 from ..sim.tasks import TaskConfig
 from ..training.config import TrainingConfig
 
 Baseline = Literal["hold_still", "random", "nearest", "regressor"]
-Execution = Literal["receding_horizon", "temporal_ensemble"]
+Execution = (
+    RecedingHorizonConfig
+    | TemporalEnsembleConfig
+    | Synchronous
+    | NaiveAsync
+    | HardOverwrite
+    | RealTimeChunking
+    | TemporalMerge
+)
 
 BUNDLED = "bundled"  # a data.path: the demonstrations that come with the package
 
@@ -54,6 +64,7 @@ class EvaluationConfig:
         video: how many of the first episodes are recorded.
         baselines: evaluated on the same starts, for comparison.
         execution: how a chunk of actions is executed.
+        delay: control steps from an observation to the arrival of its chunk, for the executions that know of it.
         worlds: how many episodes run together.
     """
 
@@ -61,13 +72,19 @@ class EvaluationConfig:
     seed: int = 100_000
     video: int = 3
     baselines: tuple[Baseline, ...] | None = ()
-    execution: Execution = "receding_horizon"
+    execution: Execution = field(default_factory=RecedingHorizonConfig)
+    delay: int = 0
     worlds: int = 50
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 0), ("seed", 0), ("video", 0), ("worlds", 1)):
+        for name, least in (("episodes", 0), ("seed", 0), ("video", 0), ("delay", 0), ("worlds", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.delay and isinstance(self.execution, RecedingHorizonConfig | TemporalEnsembleConfig):
+            raise ConfigError(
+                f"delay {self.delay} needs an execution that knows of it: synchronous, naive_async, hard_overwrite, "
+                "real_time_chunking or temporal_merge"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is required; write {where}=...")
     if value is None and (types.NoneType in options or Any in options):
         return None
+    if isinstance(value, str) and (named := {option_name(c): c for c in _classes(hint)}.get(value)):
+        value = {"kind": named.__name__}  # an alternative by its name alone, with its defaults
     if isinstance(value, Mapping) and _classes(hint):
         return _mapping(hint, value, where)
     for option in options:

@@ -161,7 +161,12 @@ class Asynchronous(PlanningRunner):
         self._waiting[fresh] = False
         self._age[fresh] = self._executed[fresh] = 0
         self._number[fresh] = self._requests_made
-        self._chunk[fresh] = self.delivery.at_once(partial(self._draw, self._window(fresh))).to(self._chunk)
+        try:
+            chunks = self.delivery.at_once(partial(self._draw, self._window(fresh)))
+        except BaseException:
+            self._fresh = fresh  # they have no chunk to execute: the next step begins them again
+            raise
+        self._chunk[fresh] = chunks.to(self._chunk)
 
     def _ask(self) -> bool:
         """Ask for new chunks where it is time; whether any were asked for."""

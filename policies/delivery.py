@@ -52,8 +52,8 @@ class Delivery(Protocol):
         """Make a plan and wait for it; for the start of an episode, when nothing moves yet."""
         ...
 
-    def close(self) -> None:
-        """End what runs; closing twice is fine."""
+    def close(self) -> bool:
+        """End what runs and say whether it has ended; closing twice is fine."""
         ...
 
 
@@ -102,8 +102,9 @@ class SimulatedDelay:
         """Make a plan for now."""
         return plan()
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Nothing runs."""
+        return True
 
 
 class _Running:

@@ -7,6 +7,7 @@ history of observations and the chunk under way.
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,26 @@ class Runner(Protocol):
     def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The actions (B, A) for the present observations, key -> (B, *shape) or B strings; physical units."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecedingHorizonConfig:
+    """Execute E actions of a chunk, then plan again, in no time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalEnsembleConfig:
+    """Plan at every step, in no time, and average what all chunks under way say.
+
+    Attributes:
+        decay: of the weights, from the oldest chunk on; 0 averages evenly.
+    """
+
+    decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.decay):
+            raise ConfigError(f"decay must be finite, got {self.decay}")
 
 
 class RecedingHorizon(PlanningRunner):

@@ -116,9 +116,9 @@ def test_a_checkpoint_can_be_judged_under_another_sampler_task_and_folder(
     assert done.code == 0, done.err
     written = json.loads((out / "evaluation.json").read_text())
     assert written["sampler"]["kind"] == "FlowHeun"
-    assert (written["task"]["max_steps"], written["execution"], written["execute"]) == (
+    assert (written["task"]["max_steps"], written["execution"]["kind"], written["execute"]) == (
         3,
-        "temporal_ensemble",
+        "TemporalEnsembleConfig",
         1,
     )
     assert (trained / "evaluation.json").read_bytes() == before

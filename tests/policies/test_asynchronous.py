@@ -202,15 +202,27 @@ def test_a_guide_is_the_chunk_under_way_seen_from_the_new_observation(gaussian: 
         assert not guide.previous[0, 6:].any()
 
 
-def test_real_time_chunking_continues_smoothly_where_switching_jumps(gaussian: Callable) -> None:
-    jumps = []
-    for mode in (NaiveAsync(every=4), RealTimeChunking(every=4, guidance=Guidance(beta=10.0))):
-        policy = gaussian(0.0, 0.5, horizon=10)
-        actions, _ = run(policy, mode, 3, 200)
-        seams = torch.arange(7, 200, 4)
-        jumps.append((actions[seams] - actions[seams - 1]).abs().mean().item())
-    assert jumps[0] > 0.4  # independent chunks
-    assert jumps[1] < 0.95 * jumps[0]
+@pytest.mark.parametrize("jacobian", ["vjp", "identity"])
+def test_guided_chunks_stay_with_the_choice_that_switching_makes_anew(
+    gaussian: Callable, jacobian: Any
+) -> None:
+    class TwoWays(type(gaussian(0.0, 0.1))):
+        """Chunks are all +0.5 or all -0.5, with a little noise; known in closed form."""
+
+        def _clean_and_noise(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+            variance = (1 - s) ** 2 * self.variance + s**2
+            way = torch.tanh((1 - s) * x.sum(dim=(1, 2), keepdim=True) * 0.5 / variance)
+            self.mean = 0.5 * way
+            return super()._clean_and_noise(x, s)
+
+    def changed(mode: Mode) -> float:
+        runner = asynchronous(TwoWays(0.0, 0.001, horizon=8), mode, 3)
+        ways = torch.stack([runner.act(observe(*[0.0] * 100))[:, 0].sign() for _ in range(8)])
+        return (ways[7] != ways[0]).float().mean().item()
+
+    assert 0.35 < changed(NaiveAsync(every=4)) < 0.65
+    guidance = Guidance(beta=10.0, schedule="linear", jacobian=jacobian)
+    assert changed(RealTimeChunking(every=4, guidance=guidance)) <= 0.1
 
 
 def test_worlds_that_are_reset_start_at_once_and_the_others_go_on() -> None:
