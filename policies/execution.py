@@ -83,7 +83,8 @@ class RecedingHorizon(PlanningRunner):
         if len(self._used) != len(fresh):
             self._chunk = torch.zeros(len(fresh), spec.horizon, spec.action_dim)
             self._used = torch.zeros(len(fresh), dtype=torch.long)
-        due = fresh | (self._used >= spec.execute)
+        self._used[fresh] = spec.execute  # also if planning fails now: they have nothing to execute
+        due = self._used >= spec.execute
         if due.any():
             self._chunk[due] = self._plan(due).to(self._chunk)
             self._used[due] = 0

@@ -54,7 +54,7 @@ class ChunkGuide(Guidance):
         previous: (B, H, A) physical units, shifted so that row 0 is due with the new chunk's first action; rows from
             `end` on are not looked at.
         delay: d, the first rows, which will have been executed when the new chunk arrives; an int or (B,).
-        end: where the previous chunk ends; an int or (B,).
+        end: where the previous chunk ends; an int or (B,). LeRobot calls it `execution_horizon`.
     """
 
     previous: Tensor

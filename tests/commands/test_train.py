@@ -124,6 +124,29 @@ def test_a_checkpoint_can_be_judged_under_another_sampler_task_and_folder(
     assert (trained / "evaluation.json").read_bytes() == before
 
 
+def test_a_checkpoint_can_be_judged_under_a_delay(command, trained: Path, tmp_path) -> None:
+    words = (
+        f"checkpoint={trained}",
+        f"out={tmp_path / 'late'}",
+        "episodes=1",
+        "video=0",
+        "task=push_t",
+        "task.max_steps=8",
+        "execution=real_time_chunking",
+        "execution.every=3",
+        "execution.guidance.jacobian=identity",
+    )
+    assert command("eval", *words, "delay=2").code == 0
+    written = json.loads((tmp_path / "late" / "evaluation.json").read_text())
+    assert (written["delay"], written["execute"], written["execution"]["kind"]) == (2, 3, "RealTimeChunking")
+    assert written["execution"]["guidance"]["jacobian"] == "identity"
+    done = command("eval", *words, "delay=4")
+    assert done.code != 0
+    assert "needed is 4 <= 3" in done.err
+    done = command("eval", f"checkpoint={trained}", "delay=4")
+    assert "delay 4 needs an execution that knows of it" in done.err
+
+
 def test_baselines_that_learn_are_fitted_on_the_training_episodes(command, dataset, tmp_path, tiny) -> None:
     run = tmp_path / "run"
     words = (f"data.path={dataset}", f"run={run}", "evaluation.baselines=nearest,regressor", *tiny)

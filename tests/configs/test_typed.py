@@ -61,8 +61,8 @@ def test_a_kind_is_written_only_where_there_is_a_choice() -> None:
 
 def test_an_alternative_may_be_given_by_its_name_alone() -> None:
     assert build(Drawing, {"title": "a", "shape": "square"}) == Drawing(title="a", shape=SquareConfig())
-    with pytest.raises(ConfigError, match=r"shape must be the keys of Round .* got 'sqare'"):
-        build(Drawing, {"title": "a", "shape": "sqare"})
+    with pytest.raises(ConfigError, match=r"shape must be the keys of Round .* got 'squares'"):
+        build(Drawing, {"title": "a", "shape": "squares"})
 
 
 def test_a_class_gives_its_defaults_and_marks_what_is_required() -> None:

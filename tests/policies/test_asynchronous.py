@@ -21,6 +21,7 @@ from sensorimotor.policies.scheduling import (
     RealTimeChunking,
     Synchronous,
     TemporalMerge,
+    delay_steps,
 )
 
 MODES: tuple[Mode, ...] = (Synchronous(), NaiveAsync(), HardOverwrite(), TemporalMerge())
@@ -132,6 +133,13 @@ def test_asynchronous_execution_never_idles_just_when_chunks_are_long_enough_and
     _, runner = run(Diary(horizon=length, execute=1), NaiveAsync(threshold=threshold), latency, 12 * length)
     enough = threshold * length >= latency and 2 * latency <= length
     assert (runner.held == 0) == enough
+
+
+@pytest.mark.parametrize(("left", "idles"), [(16, False), (15, False), (14, True)])
+def test_a_server_of_300_ms_never_starves_a_robot_of_50_hz_that_asks_in_time(left: int, idles: bool) -> None:
+    late = delay_steps(0.3, 50)
+    _, runner = run(Diary(horizon=50, execute=1), NaiveAsync(threshold=left / 50), late, 300)
+    assert (runner.held > 0) == idles
 
 
 def test_a_chunk_that_runs_out_is_held_at_its_last_action_until_the_next_arrives() -> None:

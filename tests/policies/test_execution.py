@@ -125,6 +125,26 @@ def test_a_world_behaves_as_if_it_were_alone() -> None:
         assert torch.equal(pair[1:], one)
 
 
+def test_a_plan_that_failed_is_made_again_before_anything_moves() -> None:
+    class Unreliable(Labelled):
+        broken = False
+
+        def sample(self, *args: Any, **options: Any) -> Tensor:
+            if self.broken:
+                raise RuntimeError("no camera")
+            return super().sample(*args, **options)
+
+    policy = Unreliable()
+    runner = receding(policy)
+    for first in (True, False):
+        runner.reset(None if first else torch.tensor([0]))
+        policy.broken = True
+        with pytest.raises(RuntimeError, match="no camera"):
+            runner.act(observe(1))
+        policy.broken = False
+        assert runner.act(observe(2))[0].tolist() == [len(policy.seen), 0, 2]
+
+
 def test_planning_is_timed_by_the_given_clock_and_only_planning() -> None:
     ticks = iter(range(100))
     runner = receding(Labelled(execute=2), clock=lambda: float(next(ticks) ** 2))
