@@ -195,12 +195,13 @@ class Asynchronous(PlanningRunner):
         self.given_up += int(late.sum())
         self._waiting &= ~late
         numbers = set(self._asked[late].tolist())
-        for request in self._requests:
-            if request.number in numbers:
-                request.pending.cancel()
-        # What was given up may still arrive before its successor; what was given up before that is not waited for.
-        oldest = min(numbers)
-        self._requests = [r for r in self._requests if r.number >= oldest or self._is_awaited(r)]
+        given_up = [r for r in self._requests if r.number in numbers]
+        never = {r.number for r in given_up if r.pending.cancel()}
+        # What had begun may still arrive before its successor; what is older than that is not waited for.
+        oldest = min((r.number for r in given_up if r.number not in never), default=0)
+        self._requests = [
+            r for r in self._requests if r.number not in never and (r.number >= oldest or self._is_awaited(r))
+        ]
 
     def _is_awaited(self, request: _Request) -> bool:
         return bool((self._waiting & request.worlds & (self._asked == request.number)).any())

@@ -30,8 +30,8 @@ class Pending(Protocol):
         """Control steps it was under way, once it has arrived."""
         ...
 
-    def cancel(self) -> None:
-        """Do not begin it if it has not begun."""
+    def cancel(self) -> bool:
+        """Do not begin it if it has not begun; whether that was so, and it will never arrive."""
         ...
 
 
@@ -72,8 +72,8 @@ class _Timed:
     def delay(self, control_hz: float) -> int:
         return self._steps or 0
 
-    def cancel(self) -> None:
-        pass
+    def cancel(self) -> bool:
+        return False
 
 
 class SimulatedDelay:
@@ -134,8 +134,8 @@ class _Running:
     def delay(self, control_hz: float) -> int:
         return delay_steps(self.finished - self.asked, control_hz)
 
-    def cancel(self) -> None:
-        self.future.cancel()
+    def cancel(self) -> bool:
+        return self.future.cancel()
 
 
 class Worker:

@@ -84,6 +84,12 @@ def settle(worker: Worker) -> None:
     assert done.result().numel() == 0
 
 
+def settle_one(policy: Gated) -> None:
+    """Wait until the worker has done one plan and begun another."""
+    for _ in range(2):
+        assert policy.entered.acquire(timeout=LONG)
+
+
 def test_control_goes_on_while_the_worker_plans(policy: Gated, worker: Worker, runner: Asynchronous) -> None:
     assert [act(runner, t) for t in range(13)] == list(range(13))  # asked at 10, not there at 12
     policy.takes = 0.06  # 3 steps at 50 Hz
@@ -118,6 +124,20 @@ def test_a_policy_too_slow_leaves_its_robot_at_the_last_action(
     policy.gate.release()
     settle(worker)
     assert act(runner, 24) == 20  # of the chunk of 10, ten actions are past
+
+
+def test_requests_that_wait_behind_a_slow_plan_are_given_up_and_the_plan_is_still_used(
+    policy: Gated, worker: Worker
+) -> None:
+    runner = Asynchronous(policy, NaiveAsync(), worker, generator=torch.Generator(), patience=2)
+    for t in range(16):  # asked at 10, 12 and 14
+        assert act(runner, t) == t
+    assert runner.given_up == 2
+    assert policy.entered.acquire(timeout=LONG)
+    policy.gate.release()
+    settle_one(policy)
+    assert [act(runner, t) for t in range(16, 22)] == list(range(16, 22))  # beyond the end of the first chunk
+    assert runner.held == 0
 
 
 def test_an_error_in_the_worker_reaches_the_loop_and_the_loop_may_go_on(
