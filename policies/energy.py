@@ -10,11 +10,10 @@ vanishing at the action. Both keep every mode. None of them tells the network wh
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, assert_never
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..data.errors import ConfigError
 from ..data.normalizer import Normalizer
@@ -92,6 +91,7 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
 
     config: EnergyConfig
     trunk: EnergyTrunk  # pyright: ignore[reportIncompatibleVariableOverride]
+    log_size: nn.Parameter | None
 
     def __init__(self, config: EnergyConfig, spec: Spec, normalizer: Normalizer) -> None:
         """Build with fresh weights."""
@@ -108,7 +108,8 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
     def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
         """What the network has read of the observations, so that a descent reads them once."""
         features = super()._features(seen, observation)
-        return replace(features, values=self.trunk.observe(features.values))
+        # Under autocast too: actions are brought to the type of these values.
+        return replace(features, values=self.trunk.observe(features.values).float())
 
     def energy(self, x: Tensor, condition: Features) -> Tensor:
         """Energies (B',) of normalised chunks (B', H, A); lower is likelier under the same observation."""
@@ -118,32 +119,22 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         """eps_hat at x_s."""
         if self.config.objective == "eqm":
             return noise_from_velocity(x, s, self.predict_velocity(x, s, condition))
-        return noise_from_action(x, s, self.predict_action(x, condition))
+        return noise_from_action(x, s, self._action(x, condition))
 
     def predict_velocity(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
         """eps_hat - a_hat at x_s."""
         if self.config.objective == "eqm":
             return slope(self._under(condition), x)[1] / spread(approach(s), x)
-        action = self.predict_action(x, condition)
+        action = self._action(x, condition)
         return noise_from_action(x, s, action) - action
 
-    def predict_action(self, x: Tensor, condition: Features) -> Tensor:
-        """a_hat, where the step from x (B', H, A) leads; for `regress`, where all steps of the sampler lead.
-
-        Raises:
-            ConfigError: for `eqm`, whose gradient estimates the action only together with s.
-        """
-        match self.config.objective:
-            case "denoise":
-                step = self.config.step
-                return advance(self._under(condition), x, torch.zeros_like(x), step, size=self.size).x
-            case "regress":
-                whole = replace(self._own_descent(), tolerance=0.0, noise=0.0)
-                return self._descend(x, condition, whole, quick=False).x
-            case "eqm":
-                raise ConfigError("eqm estimates no action without s; use predict_velocity")
-            case _:
-                assert_never(self.config.objective)
+    def _action(self, x: Tensor, condition: Features) -> Tensor:
+        """a_hat, where one step from x (B', H, A) leads; for `regress`, where all steps of the sampler lead."""
+        if self.config.objective == "regress":
+            whole = replace(self._own_descent(), tolerance=0.0, noise=0.0)
+            return self._descend(x, condition, whole, quick=False).x
+        still = torch.zeros_like(x)
+        return advance(self._under(condition), x, still, self.config.step, size=self.size).x
 
     @property
     def size(self) -> Tensor | float:
@@ -246,18 +237,19 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Mean squared error of the step, of the gradient or of the descent; works without gradients too."""
         action, condition = self.training_pair(batch, generator)
-        if self.config.objective == "regress":
-            energy, config = self._under(condition), self.config
-            error = unrolled_error(energy, action, config.step, config.unroll, generator, size=self.size)
-        else:
-            s = draw_times("uniform", len(action), generator).to(action)
-            noise = draw(action.shape, generator, action)
-            x = mix(action, noise, s)
-            if self.config.objective == "denoise":
-                out, target = self.predict_action(x, condition), action
-            else:
-                out, target = slope(self._under(condition), x)[1], spread(approach(s), x) * (noise - action)
-            error = F.mse_loss(out, target, reduction="none")
+        config, energy = self.config, self._under(condition)
+        s = draw_times("uniform", len(action), generator).to(action)
+        noise = draw(action.shape, generator, action)
+        x = mix(action, noise, s)
+        match config.objective:
+            case "denoise":
+                error = (self._action(x, condition) - action).square()
+            case "eqm":
+                error = (slope(energy, x)[1] - spread(approach(s), x) * (noise - action)).square()
+            case "regress":
+                error = unrolled_error(
+                    energy, noise, action, config.step, config.unroll, generator, size=self.size
+                )
         return self.reduce(error, batch.mask.to(action.device))
 
 

@@ -176,4 +176,4 @@ class EnergyTransformer(nn.Module):
         h = self.action_in(x) + self.action_position
         for block in self.action_blocks:
             h = block(h, memory, self.action_mask)
-        return self.head(self.norm(h)).float().mean(dim=(1, 2))
+        return self.head(self.norm(h)).to(x).mean(dim=(1, 2))

@@ -9,7 +9,12 @@ from ..data.normalizer import NormalizerConfig
 from ..data.schema import nearest
 from ..training.config import EmaConfig
 from .chunk import ChunkConfig
+from .descent import Descent
+from .descent_step import DescentStep
 from .diffusion import DiffusionConfig
+from .energy import EnergyConfig
+from .energy_mlp import EnergyMLPConfig
+from .energy_transformer import EnergyTransformerConfig
 from .factory import PolicyConfig
 from .flow import FlowConfig
 from .mlp import MLPConfig
@@ -48,6 +53,15 @@ _FLOW_MLP = FlowConfig(
     observation_noise=0.008,
     mask_loss=True,
 )
+_ENERGY_MLP = EnergyConfig(
+    normalizer=_FLOW_MLP.normalizer,
+    trunk=EnergyMLPConfig(width=512, depth=3, expansion=2),
+    octaves=_FLOW_MLP.octaves,
+    relative=_FLOW_MLP.relative,
+    history_dropout=_FLOW_MLP.history_dropout,
+    observation_noise=_FLOW_MLP.observation_noise,
+    mask_loss=_FLOW_MLP.mask_loss,
+)
 _FAST = {
     "learning_rate": 1e-3,
     "betas": (0.9, 0.99),
@@ -77,6 +91,30 @@ PRESETS: Mapping[str, Preset] = {
             sampler=FlowEuler(steps=10, temperature=0.5),
         ),
         training=_FAST | {"steps": 8000},
+    ),
+    "ebt": Preset(policy=EnergyConfig(trunk=EnergyMLPConfig(width=256, depth=2)), training=_SMALL),
+    # As `flow_points`, with an energy in place of the velocity; an update costs about twice as much.
+    "ebt_points": Preset(
+        policy=replace(_ENERGY_MLP, points=("environment",), point_noise=0.014),
+        training=_FAST | {"steps": 8000},
+    ),
+    # EBT-Policy, arXiv 2510.27545 and its released configuration, low-dimensional observations. The release does not
+    # bound the energy that its steps are scaled by.
+    "ebt_published": Preset(
+        policy=EnergyConfig(
+            chunk=ChunkConfig(observation_steps=2, horizon=16, execute=8, start=-1),
+            trunk=EnergyTransformerConfig(width=256, layers=8, observation_layers=8, heads=4),
+            objective="regress",
+            step=DescentStep(size=1000.0, momentum=0.9, normalize=True, temperature=9.0),
+            sampler=Descent(steps=20, tolerance=1e-3),
+        ),
+        training={
+            "batch_size": 64,
+            "learning_rate": 3e-5,
+            "betas": (0.9, 0.999),
+            "weight_decay": 1e-6,
+            "warmup_steps": 500,
+        },
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(

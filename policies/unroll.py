@@ -53,6 +53,7 @@ def noise_level(k: int, steps: int, noise: tuple[float, float]) -> float:
 
 def unrolled_error(
     energy: Energy,
+    start: Tensor,
     action: Tensor,
     step: DescentStep,
     unroll: Unroll,
@@ -64,17 +65,18 @@ def unrolled_error(
 
     Args:
         energy: of chunks (B, H, A) under the observations of the batch.
-        action: (B, H, A) where the descent should end.
+        start: (B, H, A) where the descent begins.
+        action: (B, H, A) where it should end.
         step: how to move.
         unroll: how far.
-        generator: of the start, the noise, the sizes and the number of steps.
+        generator: of the number of steps, the sizes and the noise.
         size: alpha, a number or a scalar tensor.
     """
     device = generator.device
     steps = unroll.steps + int(torch.randint(unroll.extra + 1, (), generator=generator, device=device))
     low, high = 1 / unroll.size_spread, unroll.size_spread
     share = low + (high - low) * torch.rand(len(action), generator=generator, device=device).to(action)
-    x, velocity = draw(action.shape, generator, action), torch.zeros_like(action)
+    x, velocity = start, torch.zeros_like(start)
     errors = []
     for k in range(steps):
         if unroll.detach:

@@ -14,7 +14,12 @@ from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import CheckpointError, ConfigError
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.chunk import ChunkConfig
+from sensorimotor.policies.descent import Descent
+from sensorimotor.policies.descent_step import DescentStep
 from sensorimotor.policies.diffusion import DiffusionConfig
+from sensorimotor.policies.energy import EnergyConfig
+from sensorimotor.policies.energy_mlp import EnergyMLPConfig
+from sensorimotor.policies.energy_transformer import EnergyTransformerConfig
 from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
@@ -39,8 +44,17 @@ CONFIGS: list[PolicyConfig] = [
     ),
     RegressorConfig(chunk=CHUNK, trunk=MLPConfig(width=16, modulation=True)),
     NearestConfig(chunk=CHUNK),
+    EnergyConfig(
+        chunk=CHUNK,
+        trunk=EnergyTransformerConfig(width=16, layers=1, observation_layers=1),
+        objective="regress",
+        step=DescentStep(size=30.0, normalize=True, temperature=9.0),
+        learn_size=True,
+        sampler=Descent(steps=4, tolerance=0.01, best_of=2),
+    ),
+    EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=16, depth=1), sampler=DPMSolver(steps=3)),
 ]
-IDS = ["diffusion", "flow", "regressor", "nearest"]
+IDS = ["diffusion", "flow", "regressor", "nearest", "energy transformer", "energy mlp"]
 
 
 def save(policy: Policy, folder: Path, *, shift: float | None = None) -> Path:

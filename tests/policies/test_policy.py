@@ -10,14 +10,17 @@ from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError, SpecError, TrainingError
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.chunk import ChunkConfig
+from sensorimotor.policies.descent import Descent
 from sensorimotor.policies.diffusion import DiffusionConfig
+from sensorimotor.policies.energy import EnergyConfig
+from sensorimotor.policies.energy_mlp import EnergyMLPConfig
 from sensorimotor.policies.factory import PolicyConfig, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.nearest import NearestConfig
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.regression import RegressorConfig
-from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, FlowHeun, OwnSampler, SamplerConfig, Trace
+from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, FlowHeun, SamplerConfig, Trace
 
 CHUNK = ChunkConfig(observation_steps=2, horizon=8, execute=4)
 SMALL = MLPConfig(width=16, depth=1, step_width=8)
@@ -25,11 +28,12 @@ FAMILIES: list[PolicyConfig] = [
     DiffusionConfig(chunk=CHUNK, trunk=SMALL),
     FlowConfig(chunk=CHUNK, trunk=SMALL),
     FlowConfig(chunk=CHUNK, trunk=SMALL, relative="state", octaves=2),
+    EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=16, depth=1), sampler=Descent(steps=3)),
     RegressorConfig(chunk=CHUNK, trunk=SMALL, relative="state"),
     NearestConfig(chunk=CHUNK),
 ]
-IDS = ["diffusion", "flow", "relative flow", "regressor", "nearest"]
-GENERATIVE = FAMILIES[:3]
+IDS = ["diffusion", "flow", "relative flow", "energy", "regressor", "nearest"]
+GENERATIVE = FAMILIES[:4]
 
 
 def observe(batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -84,7 +88,7 @@ def test_an_empty_prefix_is_no_prefix(episodes: Episodes, config: PolicyConfig) 
     )
 
 
-@pytest.mark.parametrize("config", GENERATIVE, ids=IDS[:3])
+@pytest.mark.parametrize("config", GENERATIVE, ids=IDS[:4])
 def test_the_prefix_moves_the_rest_of_the_chunk(episodes: Episodes, config: PolicyConfig) -> None:
     policy, observation = make_policy(config, episodes), observe(1)
     for p in policy.parameters():
@@ -137,7 +141,7 @@ def test_a_policy_that_reads_privileged_observations_is_refused() -> None:
         Peeking(spec.keep(("state",)))(None, torch.Generator())
 
 
-@pytest.mark.parametrize("config", GENERATIVE, ids=IDS[:3])
+@pytest.mark.parametrize("config", GENERATIVE, ids=IDS[:4])
 def test_given_noise_replaces_the_draw_of_all_samples_at_once(
     episodes: Episodes, config: PolicyConfig
 ) -> None:
@@ -166,7 +170,7 @@ def test_another_sampler_can_be_used_for_one_call(gaussian: Callable) -> None:
     assert coarse.item() == pytest.approx(0.538462, abs=1e-5)
 
 
-@pytest.mark.parametrize("config", FAMILIES[:4], ids=IDS[:4])
+@pytest.mark.parametrize("config", FAMILIES[:5], ids=IDS[:5])
 def test_a_policy_in_training_mode_is_not_left_in_another_by_sampling(
     episodes: Episodes, config: PolicyConfig
 ) -> None:
@@ -193,9 +197,6 @@ def test_a_trace_counts_every_network_call(episodes: Episodes, sampler: SamplerC
 
 
 def test_a_sampler_of_another_family_is_refused_by_name(episodes: Episodes) -> None:
-    class Descent(OwnSampler):
-        pass
-
     policy = make_policy(GENERATIVE[0], episodes)
     assert isinstance(policy, GenerativePolicy)
     with pytest.raises(ConfigError, match=r"DiffusionPolicy cannot be sampled by Descent.*use DDIM"):

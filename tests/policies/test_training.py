@@ -11,10 +11,14 @@ import torch
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.diffusion import DiffusionConfig
+from sensorimotor.policies.energy import EnergyConfig
+from sensorimotor.policies.energy_mlp import EnergyMLPConfig
+from sensorimotor.policies.energy_transformer import EnergyTransformerConfig
 from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.regression import RegressorConfig
+from sensorimotor.policies.unroll import Unroll
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import train
 
@@ -24,8 +28,15 @@ CONFIGS: list[PolicyConfig] = [
     DiffusionConfig(chunk=CHUNK, trunk=SMALL, prediction="v_prediction"),
     FlowConfig(chunk=CHUNK, trunk=SMALL, relative="state", octaves=1, observation_noise=0.01, mask_loss=True),
     RegressorConfig(chunk=CHUNK, trunk=SMALL),
+    EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=32, depth=1, dropout=0.1), learn_size=True),
+    EnergyConfig(
+        chunk=CHUNK,
+        trunk=EnergyTransformerConfig(width=16, layers=1, observation_layers=1),
+        objective="regress",
+        unroll=Unroll(steps=2, extra=1, truncate=False),
+    ),
 ]
-IDS = ["diffusion", "flow", "regressor"]
+IDS = ["diffusion", "flow", "regressor", "denoising energy", "descending energy"]
 
 
 def options(**changes: object) -> TrainingConfig:
