@@ -66,6 +66,14 @@ def frame_mask(horizon: int, observation_steps: int, start: int) -> Tensor:
     return action >= torch.arange(1 - observation_steps, 1)
 
 
+class Norm(nn.RMSNorm):
+    """Root-mean-square norm that stays in float32 under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., W) to (..., W), in the precision of the weights."""
+        return super().forward(x.to(self.weight))
+
+
 class Attention(nn.Module):
     """Scaled dot products with normalised queries and keys."""
 
@@ -75,8 +83,8 @@ class Attention(nn.Module):
         self.heads = config.heads
         self.query = nn.Linear(config.width, config.width)
         self.key_value = nn.Linear(config.width, 2 * config.width)
-        self.query_norm = nn.RMSNorm(config.width // config.heads)
-        self.key_norm = nn.RMSNorm(config.width // config.heads)
+        self.query_norm = Norm(config.width // config.heads)
+        self.key_norm = Norm(config.width // config.heads)
         self.dropout = nn.Dropout(config.attention_dropout)
         self.out = nn.Linear(config.width, config.width)
 
@@ -101,7 +109,7 @@ def two_layers(inputs: int, hidden: int, outputs: int, *, bias: bool = True) -> 
 class _ObservationBlock(nn.Module):
     def __init__(self, config: EnergyTransformerConfig) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.RMSNorm(config.width) for _ in range(2)])
+        self.norms = nn.ModuleList([Norm(config.width) for _ in range(2)])
         self.attention = Attention(config)
         self.feed = two_layers(config.width, config.width, config.width)
 
@@ -114,7 +122,7 @@ class _ObservationBlock(nn.Module):
 class _ActionBlock(nn.Module):
     def __init__(self, config: EnergyTransformerConfig) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([nn.RMSNorm(config.width) for _ in range(3)])
+        self.norms = nn.ModuleList([Norm(config.width) for _ in range(3)])
         self.attention = Attention(config)
         self.cross = Attention(config)
         self.feed = two_layers(config.width, config.width, config.width)
@@ -153,7 +161,7 @@ class EnergyTransformer(nn.Module):
         )
         self.action_in = two_layers(action_dim, width, width)
         self.action_blocks = nn.ModuleList([_ActionBlock(config) for _ in range(config.layers)])
-        self.norm = nn.RMSNorm(width)
+        self.norm = Norm(width)
         # A constant in the energy changes no gradient, hence no bias.
         self.head = two_layers(width, width, action_dim, bias=False)
         if config.zero_head:
