@@ -100,10 +100,10 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         log_size = nn.Parameter(torch.tensor(math.log(config.step.size))) if config.learn_size else None
         self.register_parameter("log_size", log_size)
 
-    def build_trunk(self, config: NetworkConfig, spec: Spec) -> EnergyTrunk:
+    def make_trunk(self, config: NetworkConfig) -> EnergyTrunk:
         """The energy network."""
         assert isinstance(config, EnergyConfig)
-        return build_energy_trunk(config.trunk, spec, self.encoder.width)
+        return build_energy_trunk(config.trunk, self.spec, self.encoder.width)
 
     def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
         """What the network has read of the observations, so that a descent reads them once."""

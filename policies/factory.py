@@ -1,5 +1,6 @@
 """Policies from configurations, from data and from disk."""
 
+import copy
 from pathlib import Path
 from typing import assert_never
 
@@ -11,15 +12,28 @@ from ..data.normalizer import Normalizer
 from ..data.schema import from_mapping, to_mapping
 from ..data.spec import Spec
 from ..training.checkpoint import EMA, MANIFEST, MODEL, Checkpoint, load_weights, read_checkpoint
+from .consistency import ConsistencyConfig, ConsistencyPolicy
 from .diffusion import DiffusionConfig, DiffusionPolicy
 from .energy import EnergyConfig, EnergyPolicy
 from .flow import FlowConfig, FlowPolicy
 from .nearest import NearestConfig, NearestPolicy
-from .policy import Policy
+from .policy import GenerativePolicy, Policy
+from .reflow import ReflowConfig, ReflowPolicy
 from .regression import RegressionPolicy, RegressorConfig
 from .statistics import fit_normalizer
+from .streaming import StreamingConfig, StreamingPolicy
+from .teacher import HOW, Student
 
-PolicyConfig = DiffusionConfig | FlowConfig | EnergyConfig | RegressorConfig | NearestConfig
+PolicyConfig = (
+    DiffusionConfig
+    | FlowConfig
+    | EnergyConfig
+    | ConsistencyConfig
+    | ReflowConfig
+    | StreamingConfig
+    | RegressorConfig
+    | NearestConfig
+)
 
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
 
@@ -29,6 +43,8 @@ def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, se
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         match config:
+            case ReflowConfig():
+                return ReflowPolicy(config, spec, normalizer)
             case DiffusionConfig():
                 return DiffusionPolicy(config, spec, normalizer)
             case FlowConfig():
@@ -39,22 +55,56 @@ def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, se
                 return RegressionPolicy(config, spec, normalizer)
             case NearestConfig():
                 return NearestPolicy(config, spec, normalizer)
+            case ConsistencyConfig():
+                return ConsistencyPolicy(config, spec, normalizer)
+            case StreamingConfig():
+                return StreamingPolicy(config, spec, normalizer)
             case _:
                 assert_never(config)
 
 
-def make_policy(config: PolicyConfig, episodes: Episodes, *, seed: int = 0) -> Policy:
+def make_policy(
+    config: PolicyConfig, episodes: Episodes, *, seed: int = 0, teacher: GenerativePolicy | None = None
+) -> Policy:
     """A policy for this data: its spec and the statistics of its normaliser are taken from the episodes.
 
     Weights are fresh; a nearest-neighbour policy already knows the episodes, and needs no training.
+
+    Args:
+        config: what to build.
+        episodes: the data.
+        seed: of the weights.
+        teacher: what a student learns from, instead of the run that its configuration names. Its weights are frozen.
+
+    Raises:
+        ConfigError: for a student without a teacher.
+        SensorimotorError: for a teacher that the student cannot learn from, naming what differs.
     """
     spec = config.chunk.apply(episodes.spec)
+    if isinstance(config, ConsistencyConfig | ReflowConfig):
+        return _make_student(config, spec, teacher or _load_teacher(config.teacher), seed=seed)
     relative = None if isinstance(config, NearestConfig) else config.relative
     normalizer = fit_normalizer(episodes, spec, config.normalizer, relative=relative)
     policy = build_policy(config, spec, normalizer, seed=seed)
     if isinstance(policy, NearestPolicy):
         policy.remember(episodes)
     return policy
+
+
+def _make_student(
+    config: ConsistencyConfig | ReflowConfig, spec: Spec, teacher: Policy, *, seed: int
+) -> Policy:
+    normalizer = getattr(teacher, "normalizer", None) or Normalizer({})
+    student = build_policy(config, spec, copy.deepcopy(normalizer), seed=seed)
+    assert isinstance(student, Student)
+    student.learn_from(teacher)
+    return student
+
+
+def _load_teacher(path: str | None) -> Policy:
+    if path is None:
+        raise ConfigError(f"a student learns from a trained policy, and none is named; {HOW}")
+    return load(path)
 
 
 def describe(policy: Policy, folder: Path | str) -> None:

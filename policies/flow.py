@@ -25,7 +25,7 @@ from .unet import UNetConfig
 TimeDistribution = Literal["uniform", "beta"]
 _TIMES = ("uniform", "beta")
 
-_STEPS = 1000.0  # trunks count steps as diffusion does; flow time is given to them in thousandths
+STEPS = 1000.0  # trunks count steps as diffusion does; flow time is given to them in thousandths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class FlowPolicy(NetworkPolicy, GenerativePolicy):
 
     def predict_velocity(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
         """eps_hat - a_hat at x_s."""
-        return self.trunk(x, _STEPS * s, condition.values).to(x)
+        return self.trunk(x, STEPS * s, condition.values).to(x)
 
     def predict_noise(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
         """eps_hat at x_s."""
@@ -79,7 +79,7 @@ class FlowPolicy(NetworkPolicy, GenerativePolicy):
         action, condition = self.training_pair(batch, generator)
         s = draw_times(self.config.time, len(action), generator).to(action)
         noise = draw(action.shape, generator, action)
-        out = self.trunk(mix(action, noise, s), _STEPS * s, condition.values)
+        out = self.trunk(mix(action, noise, s), STEPS * s, condition.values)
         return self.reduce(
             F.mse_loss(out.float(), noise - action, reduction="none"), batch.mask.to(action.device)
         )

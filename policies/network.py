@@ -119,18 +119,18 @@ class NetworkPolicy(Policy):
         self.encoder = ObservationEncoder(
             spec, octaves=config.octaves, points=config.points, origin=config.relative, vision=config.vision
         )
-        self.trunk: nn.Module = self.build_trunk(config, spec)
+        self.trunk: nn.Module = self.make_trunk(config)
         self.observation_noise, self.point_noise = config.observation_noise, config.point_noise
         self.history_dropout, self.mask_loss = config.history_dropout, config.mask_loss
         self.draws = config.draws
 
-    def build_trunk(self, config: NetworkConfig, spec: Spec) -> nn.Module:
-        """The network; families whose networks answer otherwise than with a chunk override this."""
+    def make_trunk(self, config: NetworkConfig) -> nn.Module:
+        """The network; families that show it something else, or want another answer, override this."""
         return build_trunk(
             config.trunk,
-            action_dim=spec.action_dim,
-            horizon=spec.horizon,
-            observation_steps=spec.observation_steps,
+            action_dim=self.spec.action_dim,
+            horizon=self.spec.horizon,
+            observation_steps=self.spec.observation_steps,
             observation_dim=self.encoder.width,
         )
 

@@ -1,7 +1,7 @@
 """Named starting points: small ones that learn on a laptop, and the published ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from ..data.errors import ConfigError
@@ -9,6 +9,7 @@ from ..data.normalizer import NormalizerConfig
 from ..data.schema import nearest
 from ..training.config import EmaConfig
 from .chunk import ChunkConfig
+from .consistency import ConsistencyConfig, ConsistencyJump
 from .descent import Descent
 from .descent_step import DescentStep
 from .diffusion import DiffusionConfig
@@ -19,8 +20,11 @@ from .factory import PolicyConfig
 from .flow import FlowConfig
 from .mlp import MLPConfig
 from .nearest import NearestConfig
+from .network import NetworkConfig
+from .reflow import ReflowConfig
 from .regression import RegressorConfig
 from .sampling import DDPM, FlowEuler
+from .streaming import StreamingConfig
 from .transformer import TransformerConfig
 from .unet import UNetConfig
 
@@ -38,6 +42,11 @@ class Preset:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _shared(config: NetworkConfig) -> dict[str, Any]:
+    """The features and the network of another policy."""
+    return {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
+
+
 _SMALL_UNET = UNetConfig(channels=(64, 128), kernel=5, step_width=64)
 _SMALL_TRANSFORMER = TransformerConfig(width=64, layers=2, attention_dropout=0.1)
 _SMALL = {"learning_rate": 1e-3, "weight_decay": 1e-4, "steps": 10_000}
@@ -53,14 +62,8 @@ _FLOW_MLP = FlowConfig(
     observation_noise=0.008,
     mask_loss=True,
 )
-_ENERGY_MLP = EnergyConfig(
-    normalizer=_FLOW_MLP.normalizer,
-    trunk=EnergyMLPConfig(width=512, depth=3, expansion=2),
-    octaves=_FLOW_MLP.octaves,
-    relative=_FLOW_MLP.relative,
-    history_dropout=_FLOW_MLP.history_dropout,
-    observation_noise=_FLOW_MLP.observation_noise,
-    mask_loss=_FLOW_MLP.mask_loss,
+_FLOW_POINTS = replace(
+    _FLOW_MLP, points=("environment",), point_noise=0.014, sampler=FlowEuler(steps=10, temperature=0.5)
 )
 _FAST = {
     "learning_rate": 1e-3,
@@ -83,19 +86,30 @@ PRESETS: Mapping[str, Preset] = {
     # Robots commanded by positions: `state` begins with the position that actions command.
     "flow_mlp": Preset(policy=_FLOW_MLP, training=_FAST | {"steps": 6000}),
     # The same where `environment` is a list of points of one body, in the space of the action.
-    "flow_points": Preset(
-        policy=replace(
-            _FLOW_MLP,
-            points=("environment",),
-            point_noise=0.014,
-            sampler=FlowEuler(steps=10, temperature=0.5),
+    "flow_points": Preset(policy=_FLOW_POINTS, training=_FAST | {"steps": 8000}),
+    # Students of a trained policy with the same features, which policy.teacher=runs/... names.
+    "consistency": Preset(policy=ConsistencyConfig(trunk=_SMALL_UNET), training=_SMALL),
+    "consistency_points": Preset(
+        policy=ConsistencyConfig(
+            **_shared(_FLOW_POINTS), data_std=1.0, sampler=ConsistencyJump(clip=None, temperature=0.5)
         ),
-        training=_FAST | {"steps": 8000},
+        training=_FAST | {"steps": 6000},
+    ),
+    "reflow": Preset(policy=ReflowConfig(trunk=_SMALL_UNET), training=_SMALL),
+    "reflow_points": Preset(
+        policy=ReflowConfig(**_shared(_FLOW_POINTS), sampler=FlowEuler(steps=1, temperature=0.5)),
+        training=_FAST | {"steps": 6000},
+    ),
+    "streaming": Preset(policy=StreamingConfig(trunk=MLPConfig(width=256)), training=_SMALL),
+    "streaming_points": Preset(
+        policy=StreamingConfig(**_shared(_FLOW_POINTS)), training=_FAST | {"steps": 8000}
     ),
     "ebt": Preset(policy=EnergyConfig(trunk=EnergyMLPConfig(width=256, depth=2)), training=_SMALL),
     # As `flow_points`, with an energy in place of the velocity; an update costs about twice as much.
     "ebt_points": Preset(
-        policy=replace(_ENERGY_MLP, points=("environment",), point_noise=0.014),
+        policy=EnergyConfig(
+            **_shared(_FLOW_POINTS) | {"trunk": EnergyMLPConfig(width=512, depth=3, expansion=2)}
+        ),
         training=_FAST | {"steps": 8000},
     ),
     # EBT-Policy, arXiv 2510.27545 and its released configuration, low-dimensional observations. The release does not

@@ -1,23 +1,39 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
+from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.schema import from_mapping, to_mapping
 from sensorimotor.data.windows import Windows
+from sensorimotor.policies.consistency import ConsistencyConfig
 from sensorimotor.policies.factory import PolicyConfig, make_policy
+from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.nearest import NearestConfig
-from sensorimotor.policies.policy import GenerativePolicy
+from sensorimotor.policies.network import NetworkConfig
+from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.presets import PRESETS, preset
+from sensorimotor.policies.reflow import ReflowConfig
 from sensorimotor.policies.sampling import DDIM, DDPM
 from sensorimotor.training.config import TrainingConfig
 
 TRAINABLE = [
     name for name, p in PRESETS.items() if "published" not in name and not isinstance(p.policy, NearestConfig)
 ]
+
+
+def make(name: str, episodes: Episodes) -> Policy:
+    """A preset's policy; a student gets an untrained teacher with its own features."""
+    config = PRESETS[name].policy
+    if not isinstance(config, ConsistencyConfig | ReflowConfig):
+        return make_policy(config, episodes)
+    shared = {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
+    teacher = make_policy(FlowConfig(**shared), episodes, seed=1)
+    assert isinstance(teacher, GenerativePolicy)
+    return make_policy(config, episodes, teacher=teacher)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -30,7 +46,7 @@ def test_presets_survive_being_written_and_read(name: str) -> None:
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> None:
     episodes = make_episodes(steps=(30, 30), widths={"state": 2, "environment": 4})
-    policy = make_policy(PRESETS[name].policy, episodes)
+    policy = make(name, episodes)
     batch = Windows(episodes, policy.spec).batch(np.arange(32))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
     losses = []
@@ -45,7 +61,7 @@ def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> No
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_are_small(name: str, make_episodes: Callable) -> None:
-    policy = make_policy(PRESETS[name].policy, make_episodes(widths={"state": 2, "environment": 4}))
+    policy = make(name, make_episodes(widths={"state": 2, "environment": 4}))
     assert sum(p.numel() for p in policy.parameters()) < 5_000_000
 
 
