@@ -3,15 +3,15 @@
 A consistency trajectory model (arXiv 2310.02279): `G(x, t, s)` is where the way through x at level t is at level s. The
 teacher makes one small step t -> u, and the student must arrive at the same action from both ends of it:
 
-    L = huber(G'(G(x_t, t, s), s, 0), G'(G'(x_u, u, s), s, 0)) + denoising, with G' the same weights, held fixed.
+    L = huber(G'(G(x_t, t, s), s, 0), G'(G'(x_u, u, s), s, 0)) + w |g(a + t' eps, t', t') - a|^2,
 
-Levels are EDM's (`edm.py`).
+with G' the same weights held fixed, and 0 the smallest level. Levels, jumps G and lines g are those of `edm.py`.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ..data.errors import ConfigError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
+from ..training.held_out import evaluation_mode
 from .edm import (
     LARGEST,
     SMALLEST,
@@ -99,7 +100,8 @@ class ConsistencyConfig(NetworkConfig):
         trunk: the network.
         bins: levels of the teacher's steps; the teacher makes one step between neighbours.
         data_std: standard deviation of normalised actions; about 0.5 where they are scaled to [-1, 1], 1 for `mean_std`.
-        denoising: weight of the loss that ties the student to the data.
+        denoising: weight w of the loss that ties the student to the data. Without it the student agrees with itself
+            on something else than the teacher; with much more of it jumps end between the modes.
         sampler: how chunks are sampled.
     """
 
@@ -107,10 +109,7 @@ class ConsistencyConfig(NetworkConfig):
     trunk: TrunkConfig = field(default_factory=UNetConfig)
     bins: int = 80
     data_std: float = 0.5
-    denoising: float = 1.0
-    dsm: Literal["jump", "point", "jump_mse"] = "point"
-    huber: Literal["element", "chunk", "square"] = "element"
-    warm: bool = True
+    denoising: float = 0.1
     sampler: ConsistencyJump | SamplerConfig = field(default_factory=ConsistencyJump)
 
     def __post_init__(self) -> None:
@@ -156,6 +155,14 @@ class ConsistencyPolicy(Student, GenerativePolicy):
         """Chunks at level s, () or (B,), on the way through x (B, H, A) at level t."""
         return jump(self._network(condition), x, t, s, self.config.data_std)
 
+    def action(self, x: Tensor, t: Tensor, condition: Features) -> Tensor:
+        """The action at the end of the way through x (B, H, A) at level t.
+
+        A jump to the smallest level still holds that level's share of the noise in x; the line from x through it leads
+        on to the action.
+        """
+        return estimate(self._network(condition), x, t, t.new_tensor(SMALLEST), self.config.data_std)
+
     def _network(self, condition: Features, weights: Mapping[str, Tensor] | None = None) -> Any:
         """F under one condition, with the present weights or with given ones."""
 
@@ -184,7 +191,7 @@ class ConsistencyPolicy(Student, GenerativePolicy):
 
     def _action(self, x: Tensor, s: Tensor, condition: Features) -> Tensor:
         point, t = from_path(x, s)
-        return self.jump(point, t, t.new_tensor(SMALLEST), condition)
+        return self.action(point, t, condition)
 
     def draw_normalized(
         self,
@@ -205,13 +212,12 @@ class ConsistencyPolicy(Student, GenerativePolicy):
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         levels = sampler.levels(self.config.bins)
         x = torch.zeros(shape, device=self.device)
-        end = x.new_tensor(SMALLEST)
         with torch.no_grad():
             for level in levels:
                 if noise is None or level != LARGEST:
                     noise = torch.randn(shape, generator=generator, device=generator.device)
                 x = _start_with(x, prefix) + level * sampler.temperature * noise.to(x)
-                x = self.jump(x, x.new_tensor(level), end, condition)
+                x = self.action(x, x.new_tensor(level), condition)
                 x = x if sampler.clip is None else x.clamp(-sampler.clip, sampler.clip)
         if trace is not None:
             trace.evaluations = torch.full((shape[0],), len(levels))
@@ -227,43 +233,31 @@ class ConsistencyPolicy(Student, GenerativePolicy):
         return self.reduce(error, batch.mask.to(action.device))
 
     def _inconsistency(
-        self,
-        action: Tensor,
-        condition: Features,
-        told: Any,
-        generator: torch.Generator,
+        self, action: Tensor, condition: Features, told: Any, generator: torch.Generator
     ) -> Tensor:
+        """How far apart the student's actions from both ends of a step of the teacher are, element by element."""
         t, u, s = (self.get_buffer("levels")[i] for i in draw_bins(len(action), self.config.bins, generator))
         x = action + spread(t, action) * draw(action.shape, generator, action)
         data_std, end = self.config.data_std, t.new_tensor(SMALLEST)
+        ahead = self.jump(x, t, s, condition)
         held = self._network(condition, {name: p.detach() for name, p in self.trunk.named_parameters()})
-        reached = jump(held, self.jump(x, t, s, condition), s, end, data_std)
-        with torch.no_grad():
-            after = heun_step(self.teacher, x, t, u, told)
-            target = jump(held, jump(held, after, u, s, data_std), s, end, data_std)
-        match self.config.huber:
-            case "element":
-                return pseudo_huber(reached - target, self.delta)
-            case "chunk":
-                d = (reached - target).square().sum(dim=(1, 2), keepdim=True)
-                return ((d + self.delta**2).sqrt() - self.delta).expand_as(x)
-            case "square":
-                return (reached - target).square()
+        with evaluation_mode(self.trunk):
+            reached = jump(held, ahead, s, end, data_std)
+            with torch.no_grad():
+                after = heun_step(self.teacher, x, t, u, told)
+                target = jump(held, jump(held, after, u, s, data_std), s, end, data_std)
+        return pseudo_huber(reached - target, self.delta)
 
     def _denoising_error(self, action: Tensor, condition: Features, generator: torch.Generator) -> Tensor:
+        """Weighted squared error of the mean action behind a noised one, which is what a jump of no length knows.
+
+        The released code asks the jump to the smallest level to hit the action itself. Where several actions are
+        possible that is regression, and pulls every jump to their middle.
+        """
         t = draw_levels(len(action), generator).to(action)
         x = action + spread(t, action) * draw(action.shape, generator, action)
-        w = spread(denoising_weight(t, self.config.data_std), x)
-        match self.config.dsm:
-            case "point":
-                seen = estimate(self._network(condition), x, t, t, self.config.data_std)
-                return w * (seen - action).square()
-            case "jump":
-                return w * pseudo_huber(
-                    self.jump(x, t, t.new_tensor(SMALLEST), condition) - action, self.delta
-                )
-            case "jump_mse":
-                return w * (self.jump(x, t, t.new_tensor(SMALLEST), condition) - action).square()
+        seen = estimate(self._network(condition), x, t, t, self.config.data_std)
+        return spread(denoising_weight(t, self.config.data_std), x) * (seen - action).square()
 
 
 def draw_bins(count: int, bins: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -275,8 +269,8 @@ def draw_bins(count: int, bins: int, generator: torch.Generator) -> tuple[Tensor
     device = generator.device
     t = torch.randint(bins - 1, (count,), generator=generator, device=device)
     share = torch.rand(count, generator=generator, device=device)
-    s = t + 1 + (share * (bins - 1 - t)).long().clamp_max(bins - 2)
-    return t, t + 1, s.clamp_max(bins - 1)
+    s = t + 1 + (share * (bins - 1 - t)).long()
+    return t, t + 1, s.clamp_max(bins - 1)  # a share may round up to 1
 
 
 def _start_with(x: Tensor, prefix: Tensor | None) -> Tensor:
