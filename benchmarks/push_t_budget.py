@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,14 +39,10 @@ from sensorimotor.sim.push_t_human import PushTHuman, read_demonstrations
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import train
 
-BASE = PRESETS["flow_points"]
+PRESET = PRESETS["flow_points"]
+assert isinstance(PRESET.policy, NetworkConfig)
+BASE = PRESET.policy
 _CLIP = 4.0  # actions are scaled to unit variance
-
-
-def like(kind: type[Any], **own: Any) -> Any:
-    """A configuration with the windows, network and features of the PushT preset."""
-    shared = {f.name: getattr(BASE.policy, f.name) for f in fields(NetworkConfig)}
-    return kind(**(shared | own))
 
 
 @dataclass(frozen=True)
@@ -73,12 +69,12 @@ def euler(*steps: int, temperature: float = 0.5) -> dict[str, SamplerConfig | Ow
 
 
 FAMILIES: dict[str, Family] = {
-    "regressor": Family(like(RegressorConfig), {"": None}),
+    "regressor": Family(RegressorConfig.like(BASE), {"": None}),
     "diffusion": Family(
-        like(DiffusionConfig, clip=_CLIP, sampler=DDIM(clip=_CLIP)),
+        DiffusionConfig(**BASE.shared(), clip=_CLIP, sampler=DDIM(clip=_CLIP)),
         {"DDPM 100": DDPM(steps=100, clip=_CLIP), "DDIM 10": DDIM(steps=10, clip=_CLIP)},
     ),
-    "flow": Family(like(FlowConfig, time="uniform"), euler(10, temperature=1.0) | euler(1, 2, 10)),
+    "flow": Family(FlowConfig(**BASE.shared(), time="uniform"), euler(10, temperature=1.0) | euler(1, 2, 10)),
 }
 
 
@@ -87,7 +83,7 @@ def fit(name: str, family: Family, episodes: Episodes, minutes: float, runs: Pat
     run = runs / f"{name.replace(' ', '_')}_{minutes:g}min"
     policy = make_policy(family.config, episodes)
     data = Windows(episodes, policy.spec)
-    settings = {**BASE.training, "tensorboard": False, "log_every": 100, **family.training}
+    settings = {**PRESET.training, "tensorboard": False, "log_every": 100, **family.training}
     plan = run / "plan.json"
     if not plan.exists():
         steps = round(60 * minutes * updates_per_second(make_policy(family.config, episodes), data, settings))

@@ -1,8 +1,8 @@
 """What policies made of one network share: observations in, normalised chunks out, and the loss between them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Self
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,10 @@ class NetworkConfig:
             raise ConfigError(
                 f"relative {self.relative!r} must be one of the policy's observations {list(keys)}"
             )
+
+    def shared(self, **own: Any) -> dict[str, Any]:
+        """What all policies of one network are configured by, with some of it replaced: how to make relatives."""
+        return {part.name: getattr(self, part.name) for part in fields(NetworkConfig)} | own
 
     def predicting(self) -> TrunkConfig:
         """A network of this kind that predicts chunks, for a baseline."""

@@ -1,7 +1,7 @@
 """Named starting points: small ones that learn on a laptop, and the published ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..data.errors import ConfigError
@@ -20,7 +20,6 @@ from .factory import PolicyConfig
 from .flow import FlowConfig
 from .mlp import MLPConfig
 from .nearest import NearestConfig
-from .network import NetworkConfig
 from .reflow import ReflowConfig
 from .regression import RegressorConfig
 from .sampling import DDPM, FlowEuler
@@ -40,11 +39,6 @@ class Preset:
 
     policy: PolicyConfig
     training: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _shared(config: NetworkConfig) -> dict[str, Any]:
-    """The features and the network of another policy."""
-    return {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
 
 
 _SMALL_UNET = UNetConfig(channels=(64, 128), kernel=5, step_width=64)
@@ -91,25 +85,23 @@ PRESETS: Mapping[str, Preset] = {
     "consistency": Preset(policy=ConsistencyConfig(trunk=_SMALL_UNET), training=_SMALL),
     "consistency_points": Preset(
         policy=ConsistencyConfig(
-            **_shared(_FLOW_POINTS), data_std=1.0, sampler=ConsistencyJump(clip=None, temperature=0.5)
+            **_FLOW_POINTS.shared(), data_std=1.0, sampler=ConsistencyJump(clip=None, temperature=0.5)
         ),
         training=_FAST | {"steps": 6000},
     ),
     "reflow": Preset(policy=ReflowConfig(trunk=_SMALL_UNET), training=_SMALL),
     "reflow_points": Preset(
-        policy=ReflowConfig(**_shared(_FLOW_POINTS), sampler=FlowEuler(steps=1, temperature=0.5)),
+        policy=ReflowConfig(**_FLOW_POINTS.shared(), sampler=FlowEuler(steps=1, temperature=0.5)),
         training=_FAST | {"steps": 6000},
     ),
     "streaming": Preset(policy=StreamingConfig(trunk=MLPConfig(width=256)), training=_SMALL),
     "streaming_points": Preset(
-        policy=StreamingConfig(**_shared(_FLOW_POINTS)), training=_FAST | {"steps": 8000}
+        policy=StreamingConfig(**_FLOW_POINTS.shared()), training=_FAST | {"steps": 8000}
     ),
     "ebt": Preset(policy=EnergyConfig(trunk=EnergyMLPConfig(width=256, depth=2)), training=_SMALL),
     # As `flow_points`, with an energy in place of the velocity; an update costs about twice as much.
     "ebt_points": Preset(
-        policy=EnergyConfig(
-            **_shared(_FLOW_POINTS) | {"trunk": EnergyMLPConfig(width=512, depth=3, expansion=2)}
-        ),
+        policy=EnergyConfig(**_FLOW_POINTS.shared(trunk=EnergyMLPConfig(width=512, depth=3, expansion=2))),
         training=_FAST | {"steps": 8000},
     ),
     # EBT-Policy, arXiv 2510.27545 and its released configuration, low-dimensional observations. The release does not

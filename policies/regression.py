@@ -1,8 +1,8 @@
 """The baseline without generation: a network that predicts one chunk. It averages over modes, and shows the cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -36,9 +36,7 @@ class RegressorConfig(NetworkConfig):
     @classmethod
     def like(cls, config: NetworkConfig) -> Self:
         """The baseline of another policy: its windows, network and features, without generation."""
-        shared: dict[str, Any] = {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
-        shared["trunk"] = config.predicting()
-        return cls(**shared)
+        return cls(**config.shared(trunk=config.predicting()))
 
 
 class RegressionPolicy(NetworkPolicy):
