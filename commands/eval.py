@@ -30,7 +30,7 @@ def run(config: EvalConfig, screen: Screen) -> int:
         policy.sampler = config.sampler
     out = Path(config.out) if config.out else run_folder(checkpoint)
     screen.note(f"evaluating {checkpoint}")
-    fitted = fitted_baselines(trained, run_folder(checkpoint)) if trained else {}
+    fitted = fitted_baselines(trained, run_folder(checkpoint), screen) if trained else {}
     judge(
         policy,
         policy_name(policy.config),
@@ -61,11 +61,13 @@ def trained_as(checkpoint: Path) -> TrainConfig | None:
     return build(TrainConfig, values) if values else None
 
 
-def fitted_baselines(trained: TrainConfig, folder: Path) -> dict[Baseline, Callable[[], Policy]]:
+def fitted_baselines(
+    trained: TrainConfig, folder: Path, screen: Screen
+) -> dict[Baseline, Callable[[], Policy]]:
     """What makes the baselines that learn from the run's data."""
 
     def nearest() -> Policy:
-        lesson = load_lesson(trained.data, trained.task, seed=trained.seed)
+        lesson = load_lesson(trained.data, trained.task, seed=trained.seed, folder=folder, screen=screen)
         return make_policy(NearestConfig(chunk=trained.policy.chunk), lesson.training)
 
     def regressor() -> Policy:

@@ -9,7 +9,8 @@ import numpy as np
 from ..configs.train import BUNDLED, DataConfig
 from ..data.episodes import Episodes, concatenate
 from ..data.errors import DataError
-from ..data.formats import load_dataset
+from ..data.formats import detect_format, load_dataset
+from ..data.formats.robomimic import write_robomimic
 from ..data.spec import check_connection
 from ..data.windows import Windows, split_episodes
 from ..policies.factory import describe
@@ -17,6 +18,7 @@ from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
 from ..sim.demos import DEMONSTRATIONS, mirrored
 from ..sim.manipulation.task import RobosuiteConfig
+from ..sim.pixels import CAMERA, with_images
 from ..sim.push_t import PushTConfig
 from ..sim.push_t_human import PushTHumanConfig
 from ..sim.tasks import TaskConfig, make_task
@@ -24,6 +26,8 @@ from ..training.checkpoint import MODEL, save_checkpoint, save_weights
 from ..training.config import TrainingConfig
 from ..training.loop import Outcome, train
 from .console import Screen, training_progress
+
+FRAMES = "frames.hdf5"  # of a run whose data holds none
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,17 @@ class Lesson:
     recorded: int
 
 
-def load_lesson(config: DataConfig, task: TaskConfig | None, *, seed: int) -> Lesson:
+def load_lesson(
+    config: DataConfig, task: TaskConfig | None, *, seed: int, folder: Path, screen: Screen
+) -> Lesson:
     """Read, check, split, and mirror where asked; a held-out episode's mirror image is held out with it.
+
+    Args:
+        config: what to read.
+        task: what it is for; frames that `push_t` would show, and the data lacks, are drawn.
+        seed: of the split.
+        folder: the run folder, where drawn frames are kept.
+        screen: told about drawing.
 
     Raises:
         DataError: if the data is unreadable or holds numbers that are not finite, naming where.
@@ -51,7 +64,11 @@ def load_lesson(config: DataConfig, task: TaskConfig | None, *, seed: int) -> Le
         raise DataError("data.path=bundled is for task=push_t; give data.path=<your dataset>")
     path = DEMONSTRATIONS if config.path == BUNDLED else Path(config.path)
     options: dict[str, Any] = {} if config.control_hz is None else {"control_hz": config.control_hz}
+    if config.lazy_images or (config.lazy_images is None and _is_hdf5(config, path)):
+        options["lazy_images"] = True
     episodes = load_dataset(path, format=config.format, **options)
+    if isinstance(task, PushTConfig) and task.images and CAMERA not in episodes.observation:
+        episodes = _drawn(episodes, task.image_size, folder / FRAMES, screen)
     if config.episodes is not None and config.episodes < len(episodes):
         episodes = episodes.select(np.arange(config.episodes))
     training, held_out = split_episodes(
@@ -62,6 +79,24 @@ def load_lesson(config: DataConfig, task: TaskConfig | None, *, seed: int) -> Le
         held_out=None if held_out is None else _prepared(held_out, task, mirror=False),
         recorded=len(episodes),
     )
+
+
+def _is_hdf5(config: DataConfig, path: Path) -> bool:
+    return path.is_file() and (config.format or detect_format(path)) == "robomimic"
+
+
+def _drawn(episodes: Episodes, size: int, path: Path, screen: Screen) -> Episodes:
+    """The episodes with frames, from the run's own file, which is written if it does not hold these."""
+    if path.exists():
+        kept = load_dataset(path, lazy_images=True)
+        field = kept.spec.observation.get(CAMERA)
+        same = np.array_equal(kept.action, episodes.action) and np.array_equal(kept.ends, episodes.ends)
+        if same and field is not None and field.shape == (size, size, 3):
+            return kept
+    screen.note(f"the data holds no camera frames; drawing {episodes.steps:,} of {size} px into {path}")
+    with screen.progress("drawing") as update:
+        write_robomimic(with_images(episodes, size, progress=update), path, compression="gzip")
+    return load_dataset(path, lazy_images=True)
 
 
 def _prepared(episodes: Episodes, task: TaskConfig | None, *, mirror: bool) -> Episodes:

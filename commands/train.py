@@ -30,7 +30,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
     folder = Path(config.run) if config.run else Path("runs") / f"{config.name}-{now:%Y%m%d-%H%M%S}"
     if (folder / "checkpoints" / "last").exists() and not config.resume:
         raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
-    lesson = load_lesson(config.data, config.task, seed=config.seed)
+    lesson = load_lesson(config.data, config.task, seed=config.seed, folder=folder, screen=screen)
     policy = make_policy(config.policy, lesson.training, seed=config.seed)
     if config.task is not None:
         check_task(policy, config.task)
@@ -57,7 +57,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
         replace(config.evaluation, baselines=baselines),
         folder,
         screen,
-        fitted=fitted_baselines(config, folder),
+        fitted=fitted_baselines(config, folder, screen),
         now=datetime.now(),
     )
     screen.say(f"run folder: {folder}")

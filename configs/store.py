@@ -135,6 +135,11 @@ def _register_experiments() -> None:
             "defaults": [{"override /training": "quick"}],
             "evaluation": {"baselines": everyone},
         },
+        "push_t_pixels": {
+            "defaults": [{"override /policy": "flow_pixels"}],
+            "task": {"images": True},
+            "evaluation": {"baselines": ["hold_still", "regressor"]},
+        },
         "push_t_human": {
             "defaults": [
                 {"override /data": "push_t_human"},

@@ -38,6 +38,8 @@ class DataConfig:
         mirror: add the mirrored copy of every training episode, for tasks with a mirror symmetry.
         held_out: share of the episodes kept out of training, for the held-out loss.
         episodes: use only the first so many episodes; all if null.
+        lazy_images: leave camera frames in their file until they are needed, rather than in memory; if null, those of
+            HDF5 files, of which single frames are read fast.
     """
 
     path: str
@@ -46,6 +48,7 @@ class DataConfig:
     mirror: bool = False
     held_out: float = 0.05
     episodes: int | None = None
+    lazy_images: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:

@@ -22,10 +22,12 @@ from .mlp import MLPConfig
 from .nearest import NearestConfig
 from .reflow import ReflowConfig
 from .regression import RegressorConfig
+from .resnet import ResNetConfig
 from .sampling import DDPM, FlowEuler
 from .streaming import StreamingConfig
 from .transformer import TransformerConfig
 from .unet import UNetConfig
+from .vision import VisionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,15 @@ _FLOW_MLP = FlowConfig(
 )
 _FLOW_POINTS = replace(
     _FLOW_MLP, points=("environment",), point_noise=0.014, sampler=FlowEuler(steps=10, temperature=0.5)
+)
+# Cameras are the costly part, hence one frame per window, from which many noises are learned.
+_FLOW_PIXELS = replace(
+    _FLOW_MLP,
+    chunk=ChunkConfig(observation=("state", "image.top"), observation_steps=1),
+    vision=VisionConfig(encoder=ResNetConfig(width=16, blocks=(1, 1, 1)), crop=0.9, features=0),
+    sampler=FlowEuler(steps=10, temperature=0.5),
+    history_dropout=0.0,
+    draws=4,
 )
 _FAST = {
     "learning_rate": 1e-3,
@@ -121,6 +132,22 @@ PRESETS: Mapping[str, Preset] = {
             "weight_decay": 1e-6,
             "warmup_steps": 500,
         },
+    ),
+    # The same from a camera `image.top` in place of the points.
+    "flow_pixels": Preset(policy=_FLOW_PIXELS, training=_FAST | {"steps": 12_000, "batch_size": 64}),
+    "diffusion_pixels": Preset(
+        policy=DiffusionConfig(
+            chunk=_FLOW_PIXELS.chunk,
+            normalizer=NormalizerConfig(),
+            trunk=_FLOW_PIXELS.trunk,
+            vision=_FLOW_PIXELS.vision,
+            octaves=4,
+            relative="state",
+            observation_noise=0.008,
+            mask_loss=True,
+            draws=4,
+        ),
+        training=_FAST | {"steps": 12_000, "batch_size": 64},
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(

@@ -1,15 +1,21 @@
-"""Camera frames out of video files and PNG bytes."""
+"""Camera frames out of video files and PNG bytes, all at once or when they are asked for."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..lazy import LazyArray, Recent
 
 Image = NDArray[np.uint8]
+
+_KEPT = 256  # decoded frames that a lazy array remembers
+_AHEAD = 64  # frames that are decoded and dropped rather than starting the decoder anew
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,12 @@ def decode_clips(clips: Sequence[Clip], size: tuple[int, int] | None) -> Image:
     return frames
 
 
-def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[Image]:
+def _frames(path: Path, size: tuple[int, int] | None, first: int = 0) -> Generator[Image]:
     import imageio_ffmpeg
 
     scale = [] if size is None else ["-vf", f"scale={size[1]}:{size[0]}"]
-    reader = imageio_ffmpeg.read_frames(path, output_params=scale)
+    skip = ["-ss", f"{(first - 0.5) / _frame_rate(path):.6f}"] if first else []
+    reader = imageio_ffmpeg.read_frames(path, input_params=skip, output_params=scale)
     try:
         meta = next(reader)
         width, height = meta["size"] if size is None else (size[1], size[0])
@@ -69,6 +76,102 @@ def _frames(path: Path, size: tuple[int, int] | None) -> Iterator[Image]:
         raise DataError(f"{path} cannot be decoded ({error}); copy it again") from error
     finally:
         reader.close()
+
+
+def _frame_rate(path: Path) -> float:
+    import imageio_ffmpeg
+
+    reader = imageio_ffmpeg.read_frames(path)
+    try:
+        return float(next(reader)["fps"])
+    finally:
+        reader.close()
+
+
+class VideoRows(LazyArray):
+    """The frames of several clips, end to end, decoded when they are asked for.
+
+    The decoder goes on from where it is for frames a little further on, so that reading in order decodes each frame
+    once. Frames drawn at random start it anew for nearly each of them: to train, convert the dataset to HDF5 first.
+    """
+
+    def __init__(self, clips: Sequence[Clip], size: tuple[int, int] | None) -> None:
+        """Decode one frame, to know what they are like.
+
+        Args:
+            clips: in the order wanted.
+            size: (H, W) to scale to while decoding, or None for the size recorded.
+        """
+        if not clips:
+            raise DataError("there are no frames to decode")
+        shape = decode_clips([Clip(clips[0].path, clips[0].first, 1)], size).shape
+        super().__init__((sum(clip.count for clip in clips), *shape[1:]), np.dtype(np.uint8))
+        self.clips, self.scaled = tuple(clips), size
+        self.bounds = np.cumsum([0, *(clip.count for clip in clips)])
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._recent = Recent(_KEPT)
+        self._decoder: Generator[Image] | None = None
+        self._path: Path | None = None
+        self._next = 0  # the frame of the file that the decoder gives next
+
+    def read(self, rows: NDArray[np.int64]) -> Image:
+        """Decoded frames."""
+        if self._process != os.getpid():
+            self._forget()
+        found = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            frame = self._recent.get(row)
+            if frame is None:
+                clip_number = int(np.searchsorted(self.bounds, row, side="right")) - 1
+                clip = self.clips[clip_number]
+                frame = self._decode(clip.path, clip.first + row - int(self.bounds[clip_number]))
+                self._recent.put(row, frame)
+            found[place] = frame
+        return found
+
+    def _decode(self, path: Path, wanted: int) -> Image:
+        if self._decoder is None or path != self._path or not 0 <= wanted - self._next <= _AHEAD:
+            self.close()
+            self._decoder, self._path, self._next = _frames(path, self.scaled, wanted), path, wanted
+        for frame in self._decoder:
+            self._next += 1
+            if self._next > wanted:
+                return frame
+        self.close()
+        raise DataError(
+            f"{path} ends before frame {wanted}; copy it again, or read without images (images=False)"
+        )
+
+    def close(self) -> None:
+        """Stop the decoder; it is started again when frames are asked for."""
+        if self._decoder is not None:
+            self._decoder.close()
+        self._decoder = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the decoder and what it gave."""
+        return {"clips": self.clips, "scaled": self.scaled, "shape": self.shape, "bounds": self.bounds}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Inverse of `__getstate__`, with nothing open."""
+        self.__dict__.update(state, dtype=np.dtype(np.uint8))
+        self._forget()
+
+
+class PngRows(LazyArray):
+    """Encoded still images in memory, decoded when they are asked for."""
+
+    def __init__(self, images: Sequence[bytes]) -> None:
+        """Decode one image, to know what they are like."""
+        super().__init__((len(images), *decode_png(images[:1]).shape[1:]), np.dtype(np.uint8))
+        self.images = tuple(images)
+
+    def read(self, rows: NDArray[np.int64]) -> Image:
+        """Decoded images."""
+        return decode_png([self.images[row] for row in rows.tolist()])
 
 
 def decode_png(images: Sequence[bytes]) -> Image:

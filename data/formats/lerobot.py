@@ -6,7 +6,7 @@ each step belongs to in the extra array `task_index`. Indices and timestamps tha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import numpy as np
 
 from ..episodes import Array, Episodes
 from ..errors import DataError
+from ..lazy import as_array, is_lazy
 from ..spec import Spec
 from . import lerobot_v2, lerobot_v3
 from .description import DESCRIPTION_KEY, Description, agreed_rate, assemble
 from .foreign import Choice, derive
-from .frames import decode_clips, decode_png
+from .frames import PngRows, VideoRows, decode_clips, decode_png
 from .lerobot_info import INDEX_COLUMNS, Info, Recording, any_step, element_names, our_key, timestamps
 from .lerobot_writer import write_lerobot
 from .opening import note, reading
@@ -36,6 +37,7 @@ def read_lerobot(
     observation: Choice | None = None,
     images: bool = True,
     image_size: tuple[int, int] | None = None,
+    lazy_images: bool = False,
 ) -> Episodes:
     """Read a LeRobot dataset from its folder, the one that holds `meta/info.json`.
 
@@ -44,8 +46,10 @@ def read_lerobot(
         spec: what it must hold; checked.
         control_hz: only to check against the recorded rate.
         observation: for datasets that are not ours; our observation keys and the names for them here.
-        images: decode cameras; all frames are held in memory, so leave them out of large sets you need no images of.
+        images: read cameras.
         image_size: (H, W) to scale video frames to while decoding.
+        lazy_images: decode frames when they are needed; otherwise all are held in memory. Frames of a video come fast
+            only in order: to train on them, convert the dataset to HDF5 first.
     """
     path = Path(path)
     with reading(path, "LeRobot dataset"):
@@ -64,9 +68,9 @@ def read_lerobot(
         if described.exists():
             ours = json.loads(described.read_text())
             if ours["steps"] == sum(recording.lengths):
-                return _ours(ours, recording, spec, control_hz, observation)
+                return _ours(ours, recording, spec, control_hz, observation, lazy_images)
             note(metadata, f"{path} was changed by another program, so units and bounds are not read from it")
-        cameras = _decode(info, recording, image_size, metadata) if images else {}
+        cameras = _decode(info, recording, image_size, metadata, lazy_images) if images else {}
         return _foreign(info, recording, cameras, metadata, spec, control_hz, observation)
 
 
@@ -76,13 +80,18 @@ def _ours(
     spec: Spec | None,
     control_hz: float | None,
     observation: Choice | None,
+    lazy: bool,
 ) -> Episodes:
     """A dataset that `write_lerobot` made, and nobody changed since."""
     description, ends = Description.from_json(ours["description"]), np.cumsum(recording.lengths)
     shapes = {key: field.shape for key, field in description.spec.observation.items()}
     shapes |= {"action": description.spec.action.shape, "reward": (), "terminated": (), **description.extra}
-    stored = {**recording.columns, **{name: decode_png(s) for name, s in recording.stills.items()}}
-    arrays = {key: stored[column].reshape(ends[-1], *shapes[key]) for key, column in ours["columns"].items()}
+    stored = {**recording.columns, **{name: _stills(s, lazy) for name, s in recording.stills.items()}}
+    arrays = {key: stored[column] for key, column in ours["columns"].items()}
+    arrays = {
+        key: array if is_lazy(array) else array.reshape(ends[-1], *shapes[key])
+        for key, array in arrays.items()
+    }
     return assemble(
         description,
         arrays,
@@ -94,11 +103,15 @@ def _ours(
     )
 
 
+def _stills(images: Sequence[bytes], lazy: bool) -> Array:
+    return as_array(PngRows(images)) if lazy else decode_png(images)
+
+
 def _decode(
-    info: Info, recording: Recording, size: tuple[int, int] | None, metadata: dict[str, Any]
+    info: Info, recording: Recording, size: tuple[int, int] | None, metadata: dict[str, Any], lazy: bool
 ) -> dict[str, Array]:
     """Camera frames by column; what cannot be had is left out with a note."""
-    cameras: dict[str, Array] = {name: decode_png(stills) for name, stills in recording.stills.items()}
+    cameras: dict[str, Array] = {name: _stills(stills, lazy) for name, stills in recording.stills.items()}
     for name, clips in recording.clips.items():
         absent = sorted({clip.path for clip in clips if not clip.path.exists()})
         details = {**info.features[name], **info.features[name].get("info", {})}
@@ -114,7 +127,7 @@ def _decode(
                 f"{our_key(name, 'video')} is left out",
             )
         else:
-            cameras[name] = decode_clips(clips, size)
+            cameras[name] = as_array(VideoRows(clips, size)) if lazy else decode_clips(clips, size)
     return cameras
 
 

@@ -25,11 +25,13 @@ import numpy as np
 from ..episodes import Array, Episodes
 from ..errors import DataError
 from ..files import atomic_file
+from ..lazy import as_array, is_lazy, take
 from ..schema import nearest
 from ..spec import Spec
 from . import hdf5
 from .description import DESCRIPTION_KEY, Description, agreed_rate, assemble, columns
 from .foreign import Choice, derive
+from .hdf5_rows import Hdf5Rows
 from .opening import reading
 
 _GYM = 2  # robomimic's number for a plain Gymnasium environment
@@ -47,6 +49,7 @@ def read_robomimic(
     observation: Choice | None = None,
     filter_key: str | None = None,
     next_observation: bool = True,
+    lazy_images: bool = False,
 ) -> Episodes:
     """Read a robomimic file, ours or any other.
 
@@ -57,17 +60,19 @@ def read_robomimic(
         observation: for files that are not ours; our observation keys and the file's names for them.
         filter_key: read only the demonstrations of this filter, such as `train` or `valid`.
         next_observation: keep recorded next observations that do not follow from the observations.
+        lazy_images: leave camera frames in the file until they are needed; recorded next frames are left out.
     """
     path = Path(path)
     with reading(path, "robomimic HDF5 file", RuntimeError), h5py.File(path, "r") as file:
         data = hdf5.group(file, "data")
         demos = _demo_names(file, filter_key)
-        parts = [_read_demo(hdf5.group(data, name), next_observation) for name in demos]
+        parts = [_read_demo(hdf5.group(data, name), next_observation, lazy_images) for name in demos]
         ends = np.cumsum([len(part["actions"]) for part in parts])
-        arrays = _join(parts)
+        arrays = _join(parts, path)
         arrays |= {} if filter_key else _read_masks(file, demos, ends)
         if DESCRIPTION_KEY in data.attrs:
-            absent = (*((_MASK,) if filter_key else ()), *(() if next_observation else (_NEXT,)))
+            frames = tuple(f"{_NEXT}{key}" for key in _lazy_keys(arrays))
+            absent = (*((_MASK,) if filter_key else ()), *(frames if next_observation else (_NEXT,)))
             description = _without(Description.from_json(hdf5.text(data, DESCRIPTION_KEY, "")), absent)
             success = _success(data, demos) if "success" in description.optional else None
             return assemble(
@@ -114,16 +119,23 @@ def _filter(file: h5py.File, key: str) -> list[str]:
     return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _read_demo(demo: h5py.Group, next_observation: bool) -> dict[str, Array]:
+def _read_demo(
+    demo: h5py.Group, next_observation: bool, lazy_images: bool
+) -> dict[str, Array | h5py.Dataset]:
     """Arrays of one demonstration by path: `actions`, `obs/<key>`, `next_obs.<key>`, `states`, ..."""
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Array | h5py.Dataset] = {}
     for name in hdf5.names(demo):
         if not hdf5.is_group(demo, name):
             arrays[name] = hdf5.array(demo, name)
         elif name != "next_obs" or next_observation:
             prefix = "obs/" if name == "obs" else f"{name}."
             inner = hdf5.group(demo, name)
-            arrays |= {f"{prefix}{key}": hdf5.array(inner, key) for key in hdf5.names(inner)}
+            for key in hdf5.names(inner):
+                dataset = hdf5.dataset(inner, key)
+                if not lazy_images or not _holds_frames(dataset):
+                    arrays[f"{prefix}{key}"] = dataset[()]
+                elif name != "next_obs":
+                    arrays[f"{prefix}{key}"] = dataset
     if "actions" not in arrays:
         raise DataError(f"{demo.name} has no actions; it holds {sorted(arrays)}")
     steps = len(arrays["actions"])
@@ -135,12 +147,25 @@ def _read_demo(demo: h5py.Group, next_observation: bool) -> dict[str, Array]:
     return arrays
 
 
-def _join(demos: list[dict[str, Array]]) -> dict[str, Array]:
+def _holds_frames(dataset: h5py.Dataset) -> bool:
+    return dataset.ndim == 4 and dataset.dtype == np.uint8
+
+
+def _lazy_keys(arrays: Mapping[str, Array]) -> list[str]:
+    return [key.removeprefix("obs/") for key, array in arrays.items() if is_lazy(array)]
+
+
+def _join(demos: list[dict[str, Array | h5py.Dataset]], path: Path) -> dict[str, Array]:
     for number, demo in enumerate(demos):
         if set(demo) != set(demos[0]):
             odd = sorted(set(demo) ^ set(demos[0]))
             raise DataError(f"demonstration {number} and the first one differ in {odd}")
-    return {name: np.concatenate([demo.pop(name) for demo in demos]) for name in list(demos[0])}
+    joined: dict[str, Array] = {}
+    for name in list(demos[0]):
+        found = [demo.pop(name) for demo in demos]
+        lazy = [part for part in found if isinstance(part, h5py.Dataset)]
+        joined[name] = as_array(Hdf5Rows(path, lazy)) if lazy else np.concatenate(found)
+    return joined
 
 
 def _read_masks(file: h5py.File, demos: list[str], ends: Array) -> dict[str, Array]:
@@ -156,7 +181,7 @@ def _following(array: Array, ends: Array) -> Array:
     """The observation one step later, the last of each episode repeated."""
     rows = np.arange(1, len(array) + 1)
     rows[ends - 1] = ends - 1
-    return array[rows]
+    return take(array, rows)
 
 
 def _derivable(name: str, array: Array, observation: Mapping[str, Array], ends: Array) -> bool:
@@ -219,11 +244,18 @@ def write_robomimic(
             if episodes.success is not None:
                 demo.attrs["success"] = bool(episodes.success[i])
             for name, array in arrays.items():
-                packing = {"compression": compression, "shuffle": True} if compression else {}
-                demo.create_dataset(name, data=array[start:end], **packing)
+                demo.create_dataset(name, data=array[start:end], **_packing(array, compression))
         for key, mask in masks.items():
             chosen = [f"demo_{i}".encode() for i, start in enumerate(episodes.starts) if mask[start]]
             file.create_dataset(f"mask/{key}", data=np.array(chosen, dtype="S16"))
+
+
+def _packing(array: Array, compression: str | None) -> dict[str, Any]:
+    """How a dataset is packed; camera frames one by one, so that a single one can be read."""
+    if compression is None:
+        return {}
+    alone = {"chunks": (1, *array.shape[1:])} if array.ndim == 4 else {}
+    return {"compression": compression, "shuffle": True, **alone}
 
 
 def _check_space(path: Path, needed: int) -> None:
