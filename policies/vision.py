@@ -126,7 +126,7 @@ class _Eye(nn.Module):
 
     def forward(self, frames: Tensor, view: View) -> Tensor:
         """(B, O, H, W, 3) to (B, O, width)."""
-        device = next(self.encoder.parameters()).device
+        device = next(self.parameters()).device
         seen = crop(frames.to(device), view.corner, self.size).float() / 255
         if view.light is not None:
             seen = relight(seen, view.light)

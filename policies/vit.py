@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..data.errors import ConfigError
 
@@ -51,18 +53,7 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(3, config.width, config.patch, stride=config.patch)
         count = (size[0] // config.patch) * (size[1] // config.patch)
         self.positions = nn.Parameter(0.02 * torch.randn(count, config.width))
-        self.blocks = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                config.width,
-                config.heads,
-                4 * config.width,
-                dropout=0.0,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,3 +63,21 @@ class ViT(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens).transpose(1, 2).unflatten(2, grid.shape[2:])
+
+
+class _Block(nn.Module):
+    """Every token looks at all tokens, then at itself."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        width, self.heads = config.width, config.heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        parts = self.query_key_value(self.attention_norm(tokens))
+        query, key, value = rearrange(parts, "n t (three h d) -> three n h t d", three=3, h=self.heads)
+        seen = F.scaled_dot_product_attention(query, key, value)
+        tokens = tokens + self.out(rearrange(seen, "n h t d -> n t (h d)"))
+        return tokens + self.mlp(self.mlp_norm(tokens))
