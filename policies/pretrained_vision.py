@@ -1,12 +1,14 @@
 """Vision backbones of Hugging Face transformers (DINOv2, SigLIP, ...) from a local folder; nothing is downloaded."""
 
 import importlib
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -160,15 +162,9 @@ def _read_backbone(folder: Path) -> Any:
         model = transformers.AutoModel.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{folder} cannot be read as a model of transformers: {error}") from error
     backbone = getattr(model, "vision_model", model)  # of a pair of image and text towers, the first
-    if not isinstance(backbone, nn.Module) or "pixel_values" not in str(_inputs(backbone)):
+    if not isinstance(backbone, nn.Module) or "pixel_values" not in inspect.signature(backbone.forward).parameters:
         raise ConfigError(f"{folder} holds a {type(model).__name__}, which reads no images")
     return backbone.float()
-
-
-def _inputs(model: nn.Module) -> list[str]:
-    import inspect
-
-    return list(inspect.signature(model.forward).parameters)
