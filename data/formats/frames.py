@@ -61,11 +61,12 @@ def decode_clips(clips: Sequence[Clip], size: tuple[int, int] | None) -> Image:
     return frames
 
 
-def _frames(path: Path, size: tuple[int, int] | None, first: int = 0) -> Generator[Image]:
+def _frames(path: Path, size: tuple[int, int] | None, after: float = 0.0) -> Generator[Image]:
+    """Frames of a file from `after` seconds on."""
     import imageio_ffmpeg
 
     scale = [] if size is None else ["-vf", f"scale={size[1]}:{size[0]}"]
-    skip = ["-ss", f"{(first - 0.5) / _frame_rate(path):.6f}"] if first else []
+    skip = ["-ss", f"{after:.6f}"] if after else []
     reader = imageio_ffmpeg.read_frames(path, input_params=skip, output_params=scale)
     try:
         meta = next(reader)
@@ -108,6 +109,7 @@ class VideoRows(LazyArray):
         super().__init__((sum(clip.count for clip in clips), *shape[1:]), np.dtype(np.uint8))
         self.clips, self.scaled = tuple(clips), size
         self.bounds = np.cumsum([0, *(clip.count for clip in clips)])
+        self.rates: dict[Path, float] = {}  # frames per second of the files that were asked
         self._forget()
 
     def _forget(self) -> None:
@@ -135,7 +137,10 @@ class VideoRows(LazyArray):
     def _decode(self, path: Path, wanted: int) -> Image:
         if self._decoder is None or path != self._path or not 0 <= wanted - self._next <= _AHEAD:
             self.close()
-            self._decoder, self._path, self._next = _frames(path, self.scaled, wanted), path, wanted
+            if wanted and path not in self.rates:
+                self.rates[path] = _frame_rate(path)
+            after = (wanted - 0.5) / self.rates[path] if wanted else 0.0
+            self._decoder, self._path, self._next = _frames(path, self.scaled, after), path, wanted
         for frame in self._decoder:
             self._next += 1
             if self._next > wanted:
@@ -153,7 +158,8 @@ class VideoRows(LazyArray):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the decoder and what it gave."""
-        return {"clips": self.clips, "scaled": self.scaled, "shape": self.shape, "bounds": self.bounds}
+        kept = ("clips", "scaled", "shape", "bounds", "rates")
+        return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Inverse of `__getstate__`, with nothing open."""

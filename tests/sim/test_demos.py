@@ -138,16 +138,15 @@ def test_mirrored_observations_are_those_of_the_mirrored_world() -> None:
         np.testing.assert_allclose(mirrored(seen).observation[key], value, atol=1e-7)
 
 
-def test_pictures_cannot_be_mirrored() -> None:
-    seen = PushTWorlds(PushTConfig(images=True, image_size=16, threads=1))
+def test_what_has_no_known_mirror_image_is_refused() -> None:
+    seen = make_spec(SHORT).keep(("environment",))
     episodes = Episodes(
-        spec=seen.spec,
-        observation=seen.reset([0]),
+        spec=seen,
+        observation={"environment": np.zeros((1, 16), dtype=np.float32)},
         action=np.zeros((1, 2), dtype=np.float32),
         ends=np.array([1]),
     )
-    seen.close()
-    with pytest.raises(DataError, match=r"image\.top"):
+    with pytest.raises(DataError, match=r"can be mirrored, got \['environment'\]"):
         mirrored(episodes)
 
 
