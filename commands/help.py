@@ -43,9 +43,9 @@ VERBS: Mapping[str, Verb] = {
             "one run folder. Ctrl-C or SIGTERM saves first; resume=true goes on exactly where it stopped."
         ),
         keys={
-            "experiment": "push_t, push_t_human, push_t_human_published, recordings (push_t)",
-            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, regressor, nearest, "
-            "diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
+            "experiment": "push_t, push_t_pixels, push_t_human, push_t_human_published, recordings (push_t)",
+            "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, flow_pixels, "
+            "diffusion_pixels, regressor, nearest, diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "
             "runs (as the experiment says)",

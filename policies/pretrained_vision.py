@@ -165,6 +165,9 @@ def _read_backbone(folder: Path) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigError(f"{folder} cannot be read as a model of transformers: {error}") from error
     backbone = getattr(model, "vision_model", model)  # of a pair of image and text towers, the first
-    if not isinstance(backbone, nn.Module) or "pixel_values" not in inspect.signature(backbone.forward).parameters:
+    if (
+        not isinstance(backbone, nn.Module)
+        or "pixel_values" not in inspect.signature(backbone.forward).parameters
+    ):
         raise ConfigError(f"{folder} holds a {type(model).__name__}, which reads no images")
     return backbone.float()

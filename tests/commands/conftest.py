@@ -9,8 +9,10 @@ import pytest
 
 from sensorimotor.__main__ import main
 from sensorimotor.data.episodes import Episodes
+from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.formats import save_dataset
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds
+from sensorimotor.sim.render import make_context
 
 
 @dataclass(frozen=True)
@@ -119,3 +121,12 @@ def trained(command: Command, dataset: Path, tmp_path: Path) -> Path:
     )
     assert done.code == 0, done.err
     return run
+
+
+@pytest.fixture
+def graphics() -> None:
+    """Skip where nothing can be rendered, and say why."""
+    try:
+        make_context(16).free()
+    except ConfigError as error:
+        pytest.skip(str(error))

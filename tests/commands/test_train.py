@@ -280,3 +280,21 @@ def test_a_signal_saves_and_the_run_can_go_on(dataset, tmp_path, tiny, command) 
     state = json.loads((run / "checkpoints" / "last" / "training" / "state.json").read_text())
     steps = state["step"]
     assert command("train", f"run={run}", "resume=true", f"training.steps={steps + 2}").code == 0
+
+
+def test_push_t_is_learned_from_pixels_that_the_data_does_not_hold(
+    command, dataset, tmp_path, tiny, graphics
+) -> None:
+    run = tmp_path / "run"
+    small = ("task.image_size=32", "policy.vision.encoder.width=4", "evaluation.baselines=regressor")
+    words = ("train", "experiment=push_t_pixels", f"data.path={dataset}", f"run={run}", *tiny, *small)
+    done = command(*words, "data.mirror=true")
+    assert done.code == 0, done.err
+    assert "the data holds no camera frames; drawing 120 of 32 px into" in done.err
+    frames = sensorimotor.load_dataset(run / "frames.hdf5", lazy_images=True)
+    assert frames.observation["image.top"].shape == (120, 32, 32, 3)
+    assert sensorimotor.load(run).spec.observation["image.top"].shape == (32, 32, 3)
+    assert json.loads((run / "evaluation.json").read_text())["baselines"]
+    again = command("train", f"run={run}", "resume=true", "training.steps=5")
+    assert again.code == 0, again.err
+    assert "drawing" not in again.err  # the run's own file is used

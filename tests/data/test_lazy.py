@@ -46,7 +46,10 @@ def seeing(*, lengths: tuple[int, ...] = (5, 4, 6), side: int = 8, seed: int = 0
     total = sum(lengths)
     return Episodes(
         spec=Spec(
-            observation={"state": Field(shape=(2,)), "image.top": Field(shape=(side, side, 3), dtype="uint8")},
+            observation={
+                "state": Field(shape=(2,)),
+                "image.top": Field(shape=(side, side, 3), dtype="uint8"),
+            },
             action=Field(shape=(2,)),
             control_hz=10,
         ),

@@ -96,21 +96,26 @@ def record(
     *,
     steps: Sequence[int] = (12, 9),
     widths: Mapping[str, int] | None = None,
+    cameras: Mapping[str, int] | None = None,
     actions: int = 2,
     seed: int = 0,
 ) -> Episodes:
-    """Random episodes; actions are random offsets from the leading elements of `state`."""
+    """Random episodes; actions are random offsets from the leading elements of `state`, cameras square noise."""
     widths = widths or {"state": 2, "environment": 3}
     generator = np.random.default_rng(seed)
     total = sum(steps)
-    observation = {
+    observation: dict[str, np.ndarray] = {
         key: generator.uniform(-2, 3, size=(total, width)).astype(np.float32) for key, width in widths.items()
     }
     action = generator.normal(size=(total, actions)).astype(np.float32)
     if widths.get("state", 0) >= actions:
         action += observation["state"][:, :actions]
+    fields = {key: Field(shape=(width,), unit="m") for key, width in widths.items()}
+    for key, side in (cameras or {}).items():
+        observation[key] = generator.integers(0, 256, (total, side, side, 3), dtype=np.uint8)
+        fields[key] = Field(shape=(side, side, 3), dtype="uint8")
     spec = Spec(
-        observation={key: Field(shape=(width,), unit="m") for key, width in widths.items()},
+        observation=fields,
         action=Field(shape=(actions,), unit="m"),
         control_hz=10,
     )

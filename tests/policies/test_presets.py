@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from sensorimotor.policies.consistency import ConsistencyConfig
 from sensorimotor.policies.factory import PolicyConfig, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.nearest import NearestConfig
-from sensorimotor.policies.network import NetworkConfig
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.presets import PRESETS, preset
 from sensorimotor.policies.reflow import ReflowConfig
@@ -25,13 +24,20 @@ TRAINABLE = [
 ]
 
 
+WIDTHS = {"state": 2, "environment": 4}
+
+
+def cameras_of(name: str) -> dict[str, int]:
+    """The cameras a preset names, small ones."""
+    return {key: 32 for key in PRESETS[name].policy.chunk.observation if key.startswith("image.")}
+
+
 def make(name: str, episodes: Episodes) -> Policy:
     """A preset's policy; a student gets an untrained teacher with its own features."""
     config = PRESETS[name].policy
     if not isinstance(config, ConsistencyConfig | ReflowConfig):
         return make_policy(config, episodes)
-    shared = {field.name: getattr(config, field.name) for field in fields(NetworkConfig)}
-    teacher = make_policy(FlowConfig(**shared), episodes, seed=1)
+    teacher = make_policy(FlowConfig(**config.shared()), episodes, seed=1)
     assert isinstance(teacher, GenerativePolicy)
     return make_policy(config, episodes, teacher=teacher)
 
@@ -45,7 +51,7 @@ def test_presets_survive_being_written_and_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> None:
-    episodes = make_episodes(steps=(30, 30), widths={"state": 2, "environment": 4})
+    episodes = make_episodes(steps=(30, 30), widths=WIDTHS, cameras=cameras_of(name))
     policy = make(name, episodes)
     batch = Windows(episodes, policy.spec).batch(np.arange(32))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
@@ -61,7 +67,7 @@ def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> No
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_are_small(name: str, make_episodes: Callable) -> None:
-    policy = make(name, make_episodes(widths={"state": 2, "environment": 4}))
+    policy = make(name, make_episodes(widths=WIDTHS, cameras=cameras_of(name)))
     assert sum(p.numel() for p in policy.parameters()) < 5_000_000
 
 

@@ -18,7 +18,7 @@ from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.factory import describe, load, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
-from sensorimotor.policies.pretrained_vision import PretrainedConfig, PretrainedVision, Preprocessing
+from sensorimotor.policies.pretrained_vision import Preprocessing, PretrainedConfig, PretrainedVision
 from sensorimotor.policies.vision import VisionConfig
 from sensorimotor.training.checkpoint import MODEL, save_checkpoint, save_weights
 
@@ -39,11 +39,17 @@ def folder_of(path: Path, kind: str) -> Path:
     torch.manual_seed(0)
     match kind:
         case "dinov2":
-            size = {"do_center_crop": True, "crop_size": {"height": 28, "width": 28}, "size": {"shortest_edge": 32}}
+            size = {
+                "do_center_crop": True,
+                "crop_size": {"height": 28, "width": 28},
+                "size": {"shortest_edge": 32},
+            }
             model = transformers.Dinov2Model(transformers.Dinov2Config(**TINY, hidden_dropout_prob=0.5))
         case "siglip":
             size = {"size": {"height": 28, "width": 28}}
-            model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**TINY, intermediate_size=32))
+            model = transformers.SiglipVisionModel(
+                transformers.SiglipVisionConfig(**TINY, intermediate_size=32)
+            )
         case "siglip_pair":
             size = {"size": {"height": 28, "width": 28}}
             text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 8}
@@ -113,7 +119,9 @@ def test_nothing_is_dropped_out_of_a_frozen_backbone(tmp_path: Path) -> None:
         ({"size": 96}, (96, 96)),
     ],
 )
-def test_the_size_is_what_the_preprocessor_ends_with(tmp_path: Path, values: dict, size: tuple[int, int]) -> None:
+def test_the_size_is_what_the_preprocessor_ends_with(
+    tmp_path: Path, values: dict, size: tuple[int, int]
+) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({**values, "image_mean": MEAN, "image_std": STD})
     )
@@ -130,7 +138,9 @@ def test_a_policy_with_a_backbone_learns_around_it_and_is_loaded_as_it_was_saved
     config = FlowConfig(
         chunk=ChunkConfig(observation=("image.a",), observation_steps=1, horizon=4, execute=2),
         trunk=MLPConfig(width=16, depth=1, step_width=8),
-        vision=VisionConfig(encoder=PretrainedConfig(path=str(folder_of(tmp_path / "net", "dinov2"))), features=4),
+        vision=VisionConfig(
+            encoder=PretrainedConfig(path=str(folder_of(tmp_path / "net", "dinov2"))), features=4
+        ),
     )
     policy = make_policy(config, episodes)
     batch = Windows(episodes, policy.spec).batch(np.arange(9))
@@ -183,7 +193,9 @@ def test_a_damaged_model_is_refused(tmp_path: Path) -> None:
         PretrainedVision(PretrainedConfig(path=str(path)))
 
 
-def test_absent_transformers_are_named_with_their_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_transformers_are_named_with_their_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = folder_of(tmp_path, "siglip")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ConfigError, match=r'"sensorimotor\[vision\]"'):

@@ -30,7 +30,9 @@ from sensorimotor.training.checkpoint import MODEL, save_checkpoint, save_weight
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import train
 
-CHUNK = ChunkConfig(observation=("state", "image.left", "image.right"), observation_steps=2, horizon=4, execute=2)
+CHUNK = ChunkConfig(
+    observation=("state", "image.left", "image.right"), observation_steps=2, horizon=4, execute=2
+)
 VISION = VisionConfig(
     encoder=ResNetConfig(width=4, blocks=(1,)), pooling=SpatialSoftmax(keypoints=3), crop=0.75, features=5
 )
@@ -39,24 +41,9 @@ CONFIG = FlowConfig(chunk=CHUNK, trunk=SMALL, vision=VISION, sampler=FlowEuler(s
 SIDE = 16
 
 
-def seeing(episodes: Episodes, *, seed: int = 0) -> Episodes:
-    """The same episodes with two cameras of noise."""
-    generator = np.random.default_rng(seed)
-    field = Field(shape=(SIDE, SIDE, 3), dtype="uint8")
-    cameras = {
-        f"image.{name}": generator.integers(0, 256, (episodes.steps, SIDE, SIDE, 3), dtype=np.uint8)
-        for name in ("left", "right")
-    }
-    return replace(
-        episodes,
-        spec=replace(episodes.spec, observation={**episodes.spec.observation, **dict.fromkeys(cameras, field)}),
-        observation={**episodes.observation, **cameras},
-    )
-
-
 @pytest.fixture
 def recorded(make_episodes: Callable) -> Episodes:
-    return seeing(make_episodes(steps=(7, 5)))
+    return make_episodes(steps=(7, 5), widths={"state": 2}, cameras={"image.left": SIDE, "image.right": SIDE})
 
 
 def build(config: NetworkConfig, episodes: Episodes) -> NetworkPolicy:
@@ -104,7 +91,9 @@ def test_samples_share_one_encoding(recorded: Episodes, monkeypatch: pytest.Monk
     vision = policy.encoder.vision
     assert vision is not None
     inner = vision.forward
-    monkeypatch.setattr(vision, "forward", lambda o, v=None: (seen.append(len(o["image.left"])), inner(o, v))[1])
+    monkeypatch.setattr(
+        vision, "forward", lambda o, v=None: (seen.append(len(o["image.left"])), inner(o, v))[1]
+    )
     policy.sample(windows(policy, recorded).observation, samples=6, sampler=FlowEuler(steps=5))
     assert seen == [12]
 
@@ -127,9 +116,7 @@ def test_encoding_is_the_same_every_time_while_training_windows_are_seen_anew(re
     batch = windows(policy, recorded)
     clean = policy.encode(batch.observation).values
     assert torch.equal(policy.encode(batch.observation).values, clean)
-    seen = [
-        policy.training_pair(batch, torch.Generator().manual_seed(seed))[1].values for seed in (0, 0, 1)
-    ]
+    seen = [policy.training_pair(batch, torch.Generator().manual_seed(seed))[1].values for seed in (0, 0, 1)]
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
     assert torch.equal(seen[0][..., :2], clean[..., :2])  # numbers are as they were
@@ -227,7 +214,8 @@ def test_what_is_averaged_while_training_can_see(recorded: Episodes, tmp_path: P
 
 def test_policies_that_do_not_see_are_as_they_were(recorded: Episodes, make_episodes: Callable) -> None:
     blind = build(replace(CONFIG, chunk=replace(CHUNK, observation=("state",))), recorded)
-    plain = build(replace(CONFIG, chunk=replace(CHUNK, observation=("state",))), make_episodes(steps=(7, 5)))
+    unseen = make_episodes(steps=(7, 5), widths={"state": 2})
+    plain = build(replace(CONFIG, chunk=replace(CHUNK, observation=("state",))), unseen)
     assert list(blind.state_dict()) == list(plain.state_dict())
     observation = windows(blind, recorded).observation
     assert torch.equal(blind.sample(observation), plain.sample(observation))
@@ -242,7 +230,9 @@ def test_frames_must_be_what_cameras_give(recorded: Episodes) -> None:
         policy.sample({**observation, "image.left": observation["image.left"].permute(0, 1, 4, 2, 3)})
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [((8, 8), "uint8"), ((8, 8, 4), "uint8"), ((8, 8, 3), "float32")])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((8, 8), "uint8"), ((8, 8, 4), "uint8"), ((8, 8, 3), "float32")]
+)
 def test_only_colour_images_are_cameras(recorded: Episodes, shape: tuple[int, ...], dtype: str) -> None:
     odd = Field(shape=shape, dtype=dtype)
     spec = replace(recorded.spec, observation={"image.odd": odd})

@@ -75,7 +75,9 @@ def test_frames_are_drawn_as_the_task_shows_them() -> None:
 
 def test_frames_go_to_a_file_and_come_back_lazily(tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
-    episodes = with_images(numeric(scattered()), SIZE, progress=lambda done, total: said.append((done, total)))
+    episodes = with_images(
+        numeric(scattered()), SIZE, progress=lambda done, total: said.append((done, total))
+    )
     write_robomimic(episodes, tmp_path / "frames.hdf5", compression="gzip")
     assert said[-1] == (12, 12)
     assert len(said) == 12  # each drawn once, though the file holds next observations too

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sensorimotor.data.errors import DataError
-from sensorimotor.data.formats import load_dataset, save_dataset
 from sensorimotor.data.formats import frames as frames_module
+from sensorimotor.data.formats import load_dataset, save_dataset
 from sensorimotor.data.formats.frames import Clip, PngRows, VideoRows, decode_clips, encode_png
 from sensorimotor.data.lazy import is_lazy
 
