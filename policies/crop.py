@@ -7,6 +7,7 @@ In training the part is drawn at random, one for all frames of a window, so that
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 _LUMA = (0.299, 0.587, 0.114)  # share of red, green and blue in how bright a colour looks (ITU-R BT.601)
@@ -64,11 +65,9 @@ def crop(frames: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(frames.shape[2:4]) == size:
         return frames
     corner = corner.to(frames.device)
-    rows = corner[:, :1] + torch.arange(size[0], device=frames.device)
-    columns = corner[:, 1:] + torch.arange(size[1], device=frames.device)
-    window = torch.arange(len(frames), device=frames.device)[:, None, None, None]
-    step = torch.arange(frames.shape[1], device=frames.device)[:, None, None]
-    return frames[window, step, rows[:, None, :, None], columns[:, None, None, :]]
+    parts = frames.unfold(2, size[0], 1).unfold(3, size[1], 1)  # views (B, O, rows, columns, C, h, w) of all crops
+    chosen = parts[torch.arange(len(frames), device=frames.device), :, corner[:, 0], corner[:, 1]]
+    return rearrange(chosen, "b o c h w -> b o h w c")
 
 
 def relight(frames: Tensor, light: Tensor) -> Tensor:
