@@ -22,7 +22,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,vision,dev]"
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robomimic  # tests let it read our files
 	touch $@
 

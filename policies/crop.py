@@ -65,7 +65,9 @@ def crop(frames: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(frames.shape[2:4]) == size:
         return frames
     corner = corner.to(frames.device)
-    parts = frames.unfold(2, size[0], 1).unfold(3, size[1], 1)  # views (B, O, rows, columns, C, h, w) of all crops
+    parts = frames.unfold(2, size[0], 1).unfold(
+        3, size[1], 1
+    )  # views (B, O, rows, columns, C, h, w) of all crops
     chosen = parts[torch.arange(len(frames), device=frames.device), :, corner[:, 0], corner[:, 1]]
     return rearrange(chosen, "b o c h w -> b o h w c")
 

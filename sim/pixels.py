@@ -107,7 +107,8 @@ class DrawnRows(LazyArray):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Inverse of `__getstate__`."""
-        self.__dict__.update(state, _progress=None)
+        for name, value in {**state, "_progress": None}.items():
+            setattr(self, name, value)
         self._forget()
 
 

@@ -163,7 +163,8 @@ class VideoRows(LazyArray):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Inverse of `__getstate__`, with nothing open."""
-        self.__dict__.update(state, dtype=np.dtype(np.uint8))
+        for name, value in {**state, "dtype": np.dtype(np.uint8)}.items():
+            setattr(self, name, value)
         self._forget()
 
 

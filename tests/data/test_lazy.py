@@ -181,7 +181,7 @@ def test_formats_that_cannot_read_lazily_say_so(tmp_path: Path) -> None:
     from sensorimotor.data.formats import save_dataset
 
     save_dataset(seeing(), tmp_path / "a.npz")
-    with pytest.raises(DataError, match="lazy_images.*not one of the npz reader's"):
+    with pytest.raises(DataError, match=r"lazy_images.*not one of the npz reader's"):
         load_dataset(tmp_path / "a.npz", lazy_images=True)
 
 
@@ -209,7 +209,9 @@ def test_workers_read_while_their_parent_does(tmp_path: Path, method: str, compr
     context = multiprocessing.get_context(method)
     answers = context.Queue()
     children = [
-        context.Process(target=_sum_of, args=(frames, np.arange(80), answers))
+        context.Process(  # pyright: ignore[reportAttributeAccessIssue]
+            target=_sum_of, args=(frames, np.arange(80), answers)
+        )
         for _ in range(2 if method == "fork" else 1)
     ]
     for child in children:

@@ -170,7 +170,7 @@ def test_missing_preprocessing_is_asked_for(tmp_path: Path) -> None:
 
 def test_preprocessing_that_says_too_little_is_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 8, "width": 8}}')
-    with pytest.raises(ConfigError, match="does not say .*image_mean"):
+    with pytest.raises(ConfigError, match=r"does not say .*image_mean"):
         Preprocessing.read(tmp_path)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sensorimotor.data.episodes import Episodes
+from sensorimotor.data.episodes import Episodes, concatenate
 from sensorimotor.data.errors import ConfigError, SpecError
+from sensorimotor.data.lazy import LazyArray, as_array
 from sensorimotor.data.spec import Field, Spec
-from sensorimotor.data.windows import Batch, Windows
+from sensorimotor.data.windows import Batch, Windows, split_episodes
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.crop import View
 from sensorimotor.policies.diffusion import DiffusionConfig
@@ -37,7 +38,7 @@ VISION = VisionConfig(
     encoder=ResNetConfig(width=4, blocks=(1,)), pooling=SpatialSoftmax(keypoints=3), crop=0.75, features=5
 )
 SMALL = MLPConfig(width=16, depth=1, step_width=8)
-CONFIG = FlowConfig(chunk=CHUNK, trunk=SMALL, vision=VISION, sampler=FlowEuler(steps=2))
+CONFIG = FlowConfig(chunk=CHUNK, trunk=SMALL, vision=VISION, sampler=FlowEuler(steps=5))
 SIDE = 16
 
 
@@ -94,7 +95,7 @@ def test_samples_share_one_encoding(recorded: Episodes, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         vision, "forward", lambda o, v=None: (seen.append(len(o["image.left"])), inner(o, v))[1]
     )
-    policy.sample(windows(policy, recorded).observation, samples=6, sampler=FlowEuler(steps=5))
+    policy.sample(windows(policy, recorded).observation, samples=6)
     assert seen == [12]
 
 
@@ -170,6 +171,7 @@ def test_keypoints_are_places_of_the_frame_whatever_the_crop() -> None:
     eye = eyes._eye(0)
     eye.encoder = torch.nn.Identity()
     eye.keypoints = type(eye.keypoints)(SpatialSoftmax(keypoints=1), 3)  # pyright: ignore
+    assert eye.keypoints is not None
     torch.nn.init.constant_(eye.keypoints.scores.weight, 100.0)
     image = torch.zeros(1, 1, 32, 32, 3, dtype=torch.uint8)
     image[0, 0, 14, 18] = 255
@@ -210,6 +212,28 @@ def test_what_is_averaged_while_training_can_see(recorded: Episodes, tmp_path: P
     assert outcome.steps == 3
     averaged = load(tmp_path)
     assert averaged.sample(windows(policy, recorded).observation).isfinite().all()
+
+
+class Unread(LazyArray):
+    """Frames that must not be needed."""
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        raise AssertionError(f"rows {rows} were read")
+
+
+@pytest.mark.parametrize("relative", [None, "state"])
+def test_fitting_a_policy_reads_no_frame(recorded: Episodes, relative: str | None) -> None:
+    frames = {
+        key: as_array(Unread(value.shape, value.dtype)) if key.startswith("image.") else value
+        for key, value in recorded.observation.items()
+    }
+    unread = replace(recorded, observation=frames)
+    unread.check_finite()
+    training, held_out = split_episodes(unread, held_out=0.5, generator=np.random.default_rng(0))
+    assert held_out is not None
+    policy = build(replace(CONFIG, relative=relative), concatenate([training, held_out]))
+    with pytest.raises(AssertionError, match="were read"):
+        windows(policy, unread)
 
 
 def test_policies_that_do_not_see_are_as_they_were(recorded: Episodes, make_episodes: Callable) -> None:
