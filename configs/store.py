@@ -156,6 +156,17 @@ def _register_experiments() -> None:
             ],
             "data": {"mirror": False},
         },
+        **{
+            task: {
+                "defaults": [
+                    {"override /data": "recordings"},
+                    {"override /task": task},
+                    {"override /policy": "flow_arm"},
+                ],
+                "evaluation": {"baselines": ["nearest", "regressor"]},
+            }
+            for task in ("lift", "can", "square")
+        },
         "recordings": {"defaults": [{"override /data": "recordings"}, {"override /task": None}]},
     }
     for name, node in experiments.items():

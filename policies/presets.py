@@ -81,6 +81,9 @@ _FAST = {
     "threads": 1,  # its matrices are too small to share: two threads gain little, and lose much on a busy machine
 }
 
+_ARM_MLP = MLPConfig(width=512, depth=3, expansion=2)
+_ARM = {"history_dropout": 0.5, "observation_noise": 0.005, "mask_loss": True}
+
 PRESETS: Mapping[str, Preset] = {
     "diffusion": Preset(policy=DiffusionConfig(trunk=_SMALL_UNET), training=_SMALL),
     "diffusion_transformer": Preset(policy=DiffusionConfig(trunk=_SMALL_TRANSFORMER), training=_SMALL),
@@ -148,6 +151,13 @@ PRESETS: Mapping[str, Preset] = {
             draws=4,
         ),
         training=_FAST | {"steps": 12_000, "batch_size": 64},
+    ),
+    # Arms commanded by increments of the hand's pose, which are numbers of their own and relative to nothing observed.
+    "flow_arm": Preset(
+        policy=FlowConfig(trunk=_ARM_MLP, time="uniform", **_ARM), training=_FAST | {"steps": 10_000}
+    ),
+    "diffusion_arm": Preset(
+        policy=DiffusionConfig(trunk=_ARM_MLP, **_ARM), training=_FAST | {"steps": 10_000}
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(

@@ -148,7 +148,7 @@ def _make(name: str) -> tuple[Any, dict[str, Any]]:
             "or beside NumPy 2: pip install --no-deps robosuite==1.5.2 and pip install numba scipy"
         ) from error
     with quiet():
-        controller = load_composite_controller_config(controller="BASIC", robot="Panda")
+        controller: Any = load_composite_controller_config(controller="BASIC", robot="Panda")
         controller["body_parts"] = {"right": controller["body_parts"]["right"]}  # the Panda has no other part
         try:
             env = robosuite.make(

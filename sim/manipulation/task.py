@@ -88,7 +88,8 @@ class RobosuiteWorlds:
         self.scene = Scene(self.config.task)
         from .arm import Arm
 
-        sizes = dict.fromkeys(self.config.cameras, self.config.image_size) if self.config.images else {}
+        cameras: tuple[str, ...] = self.config.cameras if self.config.images else ()
+        sizes: dict[str, int] = dict.fromkeys(cameras, self.config.image_size)
         self.spec = make_spec(self.config.task, sizes)
         self.max_steps = self.config.max_steps
         self.arms = [Arm(self.scene) for _ in range(worlds)]
@@ -138,7 +139,7 @@ class RobosuiteWorlds:
         action = np.asarray(action, dtype=np.float64)
         if action.shape != (self.worlds, 7):
             raise ConfigError(f"actions must be shaped ({self.worlds}, 7), got {action.shape}")
-        _raise_if_any(~np.isfinite(action).all(axis=1), "an action that is not finite")
+        _raise_if_any(np.logical_not(np.isfinite(action).all(axis=1)), "an action that is not finite")
         run = map if self._pool is None else self._pool.map
         fine = np.fromiter(run(lambda arm, a: arm.advance(a), self.arms, action), dtype=bool)
         _raise_if_any(~fine, "a state that is not finite")
@@ -190,7 +191,7 @@ class RobosuiteWorlds:
     def _observe(self) -> dict[str, Array]:
         hand, pose = self.poses()
         fingers = np.stack([arm.data.qpos[self.scene.fingers] for arm in self.arms])
-        observation = {
+        observation: dict[str, Array] = {
             "state": np.concatenate([hand, fingers], axis=1).astype(np.float32),
             "environment": describe_object(self.config.task, hand, pose).astype(np.float32),
         }

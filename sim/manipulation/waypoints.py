@@ -211,7 +211,7 @@ def _square_route(generator: np.random.Generator, high: Array, aside: Array) -> 
         def place(h: Array, o: Array) -> tuple[Array, float]:
             """Where the hand is when the nut, as it lies in the hand, is square to the peg and around it."""
             arm = h[:3] - o[:3]
-            turn = _to_square(yaw(o[3:]), _own_yaw(h), arm)
+            turn = _to_square(float(yaw(o[3:])), _own_yaw(h), arm)
             return np.array([*PEG, height]) + rotate(about_z(turn), arm), _own_yaw(h) + turn
 
         return place
