@@ -23,7 +23,9 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,vision,dev]"
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robomimic  # tests let it read our files
+	# Without their dependencies: robomimic wants a torchvision that fits torch, robosuite a library for other robots.
+	$(BIN)/python -m pip install --quiet -c constraints.txt numba scipy
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robomimic robosuite
 	touch $@
 
 install: system $(BIN)/.installed  ## make .venv with everything the tests need

@@ -43,16 +43,18 @@ VERBS: Mapping[str, Verb] = {
             "one run folder. Ctrl-C or SIGTERM saves first; resume=true goes on exactly where it stopped."
         ),
         keys={
-            "experiment": "push_t, push_t_pixels, push_t_human, push_t_human_published, recordings (push_t)",
+            "experiment": "push_t, push_t_pixels, push_t_human, push_t_human_published, lift, can, square, recordings (push_t)",
             "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, flow_pixels, "
-            "diffusion_pixels, regressor, nearest, diffusion_unet_published, diffusion_transformer_published (as the experiment says)",
+            "diffusion_pixels, flow_arm, diffusion_arm, ebt, ebt_points, consistency, consistency_points, reflow, "
+            "reflow_points, streaming, streaming_points, regressor, nearest, diffusion_unet_published, "
+            "diffusion_transformer_published, ebt_published (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "
             "runs (as the experiment says)",
             "training.steps": "number of updates; training.minutes=5 also ends it",
             "data.path": f"{_DATASETS}; `bundled` for push_t's own demonstrations",
             "data.mirror": "also learn from every episode mirrored, where the task has that symmetry",
-            "task": "push_t, push_t_human, or null to evaluate nothing",
+            "task": "push_t, push_t_human, lift, can, square, or null to evaluate nothing",
             "run": "the run folder (runs/<experiment>-<time>)",
             "resume": "true goes on with an interrupted run, or begins it",
             "seed": "of everything random (0)",
@@ -63,6 +65,10 @@ VERBS: Mapping[str, Verb] = {
             (
                 "train experiment=push_t_human data.path=pusht_cchi_v7_replay.zarr.zip policy=diffusion",
                 "the published benchmark",
+            ),
+            (
+                "train experiment=lift data.path=lift.hdf5",
+                "a Panda lifts a cube, from `demos` or robomimic's files",
             ),
             (
                 "train experiment=recordings data.path=my_robot.hdf5 policy.trunk=mlp",
@@ -82,7 +88,7 @@ VERBS: Mapping[str, Verb] = {
             "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
-            "task": "push_t or push_t_human, with task.<key> to change it",
+            "task": "push_t, push_t_human, lift, can or square, with task.<key> to change it",
             "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun; then sampler.steps (as trained)",
             "worlds": "episodes run together (50)",
             "out": "where evaluation.json and videos go (the run folder)",
@@ -100,18 +106,23 @@ VERBS: Mapping[str, Verb] = {
         ),
     ),
     "demos": Verb(
-        summary="record demonstrations of the scripted expert",
+        summary="record demonstrations of a scripted expert",
         usage="out=FILE [key=value ...]",
-        about="Plans with the simulator itself and keeps the episodes that succeed. The file is robomimic HDF5.",
+        about=(
+            "The expert of push_t plans with the simulator itself, that of lift, can and square goes from waypoint to "
+            "waypoint. Episodes that succeed are kept, as robomimic HDF5."
+        ),
         keys={
             "out": "the file to write",
             "episodes": "number of successful episodes to keep (100)",
             "seed": "first start (0); keep away from 100000 and up, which are for evaluation",
-            "task": "push_t, with task.<key> to change it",
+            "task": "push_t, lift, can or square, with task.<key> to change it",
+            "expert": "the task's own; expert.<key> changes it",
             "overwrite": "true replaces an existing file",
         },
         examples=(
             ("demos out=demos.hdf5 episodes=200", "200 demonstrations of push_t"),
+            ("demos task=lift out=lift.hdf5 episodes=200", "a Panda lifts a cube; needs the extra robomimic"),
             (
                 "demos out=more.hdf5 episodes=50 seed=5000 task.start_range=0.1",
                 "other starts, nearer to the goal",

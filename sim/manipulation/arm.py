@@ -9,12 +9,23 @@ and 20, with robosuite's gains.
 # MuJoCo's names come from compiled modules without stubs.
 # pyright: reportAttributeAccessIssue=false
 
+from collections.abc import Callable
+from typing import Any
+
 import mujoco
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from .scene import CONTROL_HZ, REACH, TURN, Scene
+
+try:
+    from numba import njit
+except ImportError:  # robosuite needs it as well, and says so before a scene is built
+
+    def njit(**_: Any) -> Callable[[Any], Any]:
+        """Leave the function as it is."""
+        return lambda function: function
+
 
 Array = NDArray[np.float64]
 

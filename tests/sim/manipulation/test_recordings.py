@@ -34,7 +34,9 @@ def recorded(worlds: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def recording_of(task: Any, *, version: str | None, steps: int = 5) -> tuple[Episodes, np.ndarray, np.ndarray]:
+def recording_of(
+    task: Any, *, version: str | None, steps: int = 5
+) -> tuple[Episodes, np.ndarray, np.ndarray]:
     """A foreign recording with random poses of hand and object, laid out as that robosuite version does."""
     generator = np.random.default_rng(0)
 

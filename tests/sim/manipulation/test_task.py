@@ -54,7 +54,9 @@ def test_robosuites_own_loop_computes_the_same(pair: RobosuiteWorlds) -> None:
     np.testing.assert_allclose(pair.arms[1].data.qpos, env.sim.data.qpos, atol=1e-6)
     np.testing.assert_allclose(pair.arms[1].data.qvel, env.sim.data.qvel, atol=1e-5)
     env.sim.forward()
-    env._get_observations(force_update=True)  # what is relative is computed from the values of the call before
+    env._get_observations(
+        force_update=True
+    )  # what is relative is computed from the values of the call before
     seen = env._get_observations(force_update=True)
     state = np.concatenate([seen[f"robot0_{key}"] for key in ("eef_pos", "eef_quat", "gripper_qpos")])
     np.testing.assert_allclose(step.observation["state"][1], state, atol=1e-5)
@@ -71,7 +73,9 @@ def test_success_is_robosuites_predicate(pair: RobosuiteWorlds) -> None:
     address = scene.model.jnt_qposadr[joint]
     found = []
     for _ in range(100):
-        place = np.array([*(centre + generator.uniform(-0.06, 0.06, 2) * spread), generator.uniform(0.8, 0.9)])
+        place = np.array(
+            [*(centre + generator.uniform(-0.06, 0.06, 2) * spread), generator.uniform(0.8, 0.9)]
+        )
         env.sim.data.qpos[address : address + 3] = place
         env.sim.forward()
         tip = env.sim.data.site_xpos[scene.site].copy()

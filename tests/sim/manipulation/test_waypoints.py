@@ -28,7 +28,9 @@ def demonstrate(worlds: RobosuiteWorlds, seed: int, steps: int, **settings: Any)
 
 
 @pytest.mark.parametrize(("task", "seeds"), [("lift", (0, 1, 2)), ("can", (0,)), ("square", (2,))])
-def test_the_expert_solves_its_tasks(worlds: dict[TaskName, RobosuiteWorlds], task: Any, seeds: tuple) -> None:
+def test_the_expert_solves_its_tasks(
+    worlds: dict[TaskName, RobosuiteWorlds], task: Any, seeds: tuple
+) -> None:
     for seed in seeds:
         taken, solved = demonstrate(worlds[task], seed, 300)
         assert solved
