@@ -194,3 +194,12 @@ def test_without_robosuite_the_message_says_what_to_install(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "robosuite", None)
     with pytest.raises(ConfigError, match=r"sensorimotor\[robomimic\]"):
         make_task("can")
+
+
+def test_a_world_takes_megabytes(pair: RobosuiteWorlds) -> None:
+    """robosuite's models ask for 1.3 GB in every world, and fifty of them could not be had."""
+    pair.reset([0, 1])
+    pair.step(np.zeros((2, 7)))
+    data = pair.arms[0].data
+    assert data.narena < 64e6
+    assert data.maxuse_arena < 0.1 * data.narena
