@@ -20,6 +20,7 @@ from .nearest import NearestConfig, NearestPolicy
 from .policy import GenerativePolicy, Policy
 from .reflow import ReflowConfig, ReflowPolicy
 from .regression import RegressionPolicy, RegressorConfig
+from .robomimic_policy import RobomimicConfig, RobomimicPolicy
 from .statistics import fit_normalizer
 from .streaming import StreamingConfig, StreamingPolicy
 from .teacher import HOW, Student
@@ -33,6 +34,7 @@ PolicyConfig = (
     | StreamingConfig
     | RegressorConfig
     | NearestConfig
+    | RobomimicConfig
 )
 
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
@@ -59,6 +61,8 @@ def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, se
                 return ConsistencyPolicy(config, spec, normalizer)
             case StreamingConfig():
                 return StreamingPolicy(config, spec, normalizer)
+            case RobomimicConfig():
+                return RobomimicPolicy(config, spec, normalizer)
             case _:
                 assert_never(config)
 
@@ -83,7 +87,7 @@ def make_policy(
     spec = config.chunk.apply(episodes.spec)
     if isinstance(config, ConsistencyConfig | ReflowConfig):
         return _make_student(config, spec, teacher or _load_teacher(config.teacher), seed=seed)
-    relative = None if isinstance(config, NearestConfig) else config.relative
+    relative = None if isinstance(config, NearestConfig | RobomimicConfig) else config.relative
     normalizer = fit_normalizer(episodes, spec, config.normalizer, relative=relative)
     policy = build_policy(config, spec, normalizer, seed=seed)
     if isinstance(policy, NearestPolicy):

@@ -23,6 +23,7 @@ from .nearest import NearestConfig
 from .reflow import ReflowConfig
 from .regression import RegressorConfig
 from .resnet import ResNetConfig
+from .robomimic_policy import RobomimicConfig
 from .sampling import DDPM, FlowEuler
 from .streaming import StreamingConfig
 from .transformer import TransformerConfig
@@ -83,6 +84,17 @@ _FAST = {
 
 _ARM_MLP = MLPConfig(width=512, depth=3, expansion=2)
 _ARM = {"history_dropout": 0.5, "observation_noise": 0.005, "mask_loss": True}
+
+_TEN_STEPS = ChunkConfig(observation_steps=10, horizon=10, execute=1, start=-9)
+_ROBOMIMIC = {
+    "batch_size": 100,
+    "learning_rate": 1e-4,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+    "clip_norm": None,
+    "ema": None,
+}
 
 PRESETS: Mapping[str, Preset] = {
     "diffusion": Preset(policy=DiffusionConfig(trunk=_SMALL_UNET), training=_SMALL),
@@ -158,6 +170,14 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "diffusion_arm": Preset(
         policy=DiffusionConfig(trunk=_ARM_MLP, **_ARM), training=_FAST | {"steps": 10_000}
+    ),
+    # robomimic's own baselines, arXiv 2108.03298; these need the extra `robomimic` and a torchvision.
+    "robomimic_bc": Preset(policy=RobomimicConfig(), training=_ROBOMIMIC),
+    "robomimic_bc_rnn_gmm": Preset(
+        policy=RobomimicConfig(algorithm="bc_rnn_gmm", chunk=_TEN_STEPS), training=_ROBOMIMIC
+    ),
+    "robomimic_bc_transformer": Preset(
+        policy=RobomimicConfig(algorithm="bc_transformer", chunk=_TEN_STEPS), training=_ROBOMIMIC
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(
