@@ -1,6 +1,6 @@
 """What a policy learns from, checked before anything is trained, and the training itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from ..data.windows import Windows, split_episodes
 from ..policies.factory import describe
 from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
-from ..sim.demos import DEMONSTRATIONS, mirrored
+from ..sim.demonstrator import expert_of
+from ..sim.demos import DEMONSTRATIONS, mirrored, record_demos
 from ..sim.manipulation.task import RobosuiteConfig
 from ..sim.pixels import CAMERA, with_images
 from ..sim.push_t import PushTConfig
@@ -45,6 +46,23 @@ class Lesson:
     recorded: int
 
 
+def record_if_absent(config: DataConfig, task: TaskConfig | None, screen: Screen) -> None:
+    """Record the expert's demonstrations where the data asks for it and there are none yet; frames are drawn later."""
+    path = Path(config.path)
+    if config.record is None or path.exists():
+        return
+    if task is None or path.suffix not in (".hdf5", ".h5"):
+        raise DataError(
+            f"there is no {path}, and only tasks are recorded, into a .hdf5 file; give data.path=<your dataset>"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blind = replace(task, images=False) if isinstance(task, PushTConfig) else task
+    with screen.progress("recording") as update:
+        recording = record_demos(blind, expert_of(task), episodes=config.record, progress=update)
+    write_robomimic(recording.episodes, path, compression="gzip")
+    screen.note(f"recorded    {path}, {config.record} episodes")
+
+
 def load_lesson(
     config: DataConfig, task: TaskConfig | None, *, seed: int, folder: Path, screen: Screen
 ) -> Lesson:
@@ -68,7 +86,7 @@ def load_lesson(
         options["lazy_images"] = True
     episodes = load_dataset(path, format=config.format, **options)
     if isinstance(task, PushTConfig) and task.images and CAMERA not in episodes.observation:
-        episodes = _drawn(episodes, task.image_size, folder / FRAMES, screen)
+        episodes = _drawn(episodes, task, folder / FRAMES, screen)
     if config.episodes is not None and config.episodes < len(episodes):
         episodes = episodes.select(np.arange(config.episodes))
     training, held_out = split_episodes(
@@ -85,8 +103,9 @@ def _is_hdf5(config: DataConfig, path: Path) -> bool:
     return path.is_file() and (config.format or detect_format(path)) == "robomimic"
 
 
-def _drawn(episodes: Episodes, size: int, path: Path, screen: Screen) -> Episodes:
+def _drawn(episodes: Episodes, task: PushTConfig, path: Path, screen: Screen) -> Episodes:
     """The episodes with frames, from the run's own file, which is written if it does not hold these."""
+    size = task.image_size
     if path.exists():
         kept = load_dataset(path, lazy_images=True)
         field = kept.spec.observation.get(CAMERA)
@@ -95,7 +114,7 @@ def _drawn(episodes: Episodes, size: int, path: Path, screen: Screen) -> Episode
             return kept
     screen.note(f"the data holds no camera frames; drawing {episodes.steps:,} of {size} px into {path}")
     with screen.progress("drawing") as update:
-        write_robomimic(with_images(episodes, size, progress=update), path, compression="gzip")
+        write_robomimic(with_images(episodes, size, goals=task.goals, progress=update), path, compression="gzip")
     return load_dataset(path, lazy_images=True)
 
 

@@ -19,7 +19,7 @@ from ..training.run import write_config
 from .console import Screen, duration
 from .eval import compared_with, fitted_baselines, regressor_folder
 from .judging import judge
-from .learning import Lesson, check_task, fit, load_lesson
+from .learning import Lesson, check_task, fit, load_lesson, record_if_absent
 from .names import policy_name
 from .runs import write_json
 
@@ -30,6 +30,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
     folder = Path(config.run) if config.run else Path("runs") / f"{config.name}-{now:%Y%m%d-%H%M%S}"
     if (folder / "checkpoints" / "last").exists() and not config.resume:
         raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
+    record_if_absent(config.data, config.task, screen)
     lesson = load_lesson(config.data, config.task, seed=config.seed, folder=folder, screen=screen)
     policy = make_policy(config.policy, lesson.training, seed=config.seed)
     if config.task is not None:

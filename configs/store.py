@@ -125,6 +125,7 @@ def _register_experiments() -> None:
     sources = {
         "push_t": {"path": BUNDLED, "mirror": True},
         "push_t_human": {"control_hz": 10.0, "mirror": True, "held_out": 0.02},
+        "push_t_language": {"path": "demos/push_t_language.hdf5", "record": 300},
         "recordings": {},
     }
     for name, source in sources.items():
@@ -166,6 +167,14 @@ def _register_experiments() -> None:
                 "evaluation": {"baselines": ["nearest", "regressor"]},
             }
             for task in ("lift", "can", "square")
+        },
+        "push_t_language": {
+            "defaults": [
+                {"override /data": "push_t_language"},
+                {"override /task": "push_t_language"},
+                {"override /policy": "vla_push_t"},
+            ],
+            "evaluation": {"baselines": ["hold_still", "random"]},
         },
         "recordings": {"defaults": [{"override /data": "recordings"}, {"override /task": None}]},
     }

@@ -40,6 +40,7 @@ class DataConfig:
         episodes: use only the first so many episodes; all if null.
         lazy_images: leave camera frames in their file until they are needed, rather than in memory; if null, those of
             HDF5 files, of which single frames are read fast.
+        record: where there is no such file yet, record so many demonstrations of the expert into it; null for never.
     """
 
     path: str
@@ -49,12 +50,15 @@ class DataConfig:
     held_out: float = 0.05
     episodes: int | None = None
     lazy_images: bool | None = None
+    record: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.held_out < 1:
             raise ConfigError(f"data.held_out must lie in [0, 1), got {self.held_out}")
         if self.episodes is not None and self.episodes < 1:
             raise ConfigError(f"data.episodes must be at least 1, or null for all, got {self.episodes}")
+        if self.record is not None and self.record < 1:
+            raise ConfigError(f"data.record must be at least 1, or null for never, got {self.record}")
 
 
 @dataclass(frozen=True, kw_only=True)

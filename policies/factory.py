@@ -24,6 +24,8 @@ from .robomimic_policy import RobomimicConfig, RobomimicPolicy
 from .statistics import fit_normalizer
 from .streaming import StreamingConfig, StreamingPolicy
 from .teacher import HOW, Student
+from .vla.config import VLAConfig
+from .vla.policy import VLAPolicy
 
 PolicyConfig = (
     DiffusionConfig
@@ -32,6 +34,7 @@ PolicyConfig = (
     | ConsistencyConfig
     | ReflowConfig
     | StreamingConfig
+    | VLAConfig
     | RegressorConfig
     | NearestConfig
     | RobomimicConfig
@@ -63,6 +66,8 @@ def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, se
                 return StreamingPolicy(config, spec, normalizer)
             case RobomimicConfig():
                 return RobomimicPolicy(config, spec, normalizer)
+            case VLAConfig():
+                return VLAPolicy(config, spec, normalizer)
             case _:
                 assert_never(config)
 

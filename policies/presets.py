@@ -29,6 +29,8 @@ from .streaming import StreamingConfig
 from .transformer import TransformerConfig
 from .unet import UNetConfig
 from .vision import VisionConfig
+from .vla.config import VLAConfig
+from .vla.text import WordsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,23 @@ _ROBOMIMIC = {
     "clip_norm": None,
     "ema": None,
 }
+_VLA_TINY = VLAConfig(
+    chunk=ChunkConfig(observation=("state", "image.top", "instruction"), observation_steps=1),
+    text=WordsConfig(words=("push", "the", "t", "to", "left", "right", "goal")),
+)
+
+_VLA_PUSH_T = replace(
+    _VLA_TINY,
+    chunk=ChunkConfig(observation=("state", "environment", "image.top", "instruction"), observation_steps=1),
+    normalizer=NormalizerConfig(action="mean_std"),
+    time="uniform",
+    sampler=FlowEuler(steps=10, temperature=0.5),
+    octaves=4,
+    relative="state",
+    points=("environment",),
+    observation_noise=0.008,
+    mask_loss=True,
+)
 
 PRESETS: Mapping[str, Preset] = {
     "diffusion": Preset(policy=DiffusionConfig(trunk=_SMALL_UNET), training=_SMALL),
@@ -179,6 +198,10 @@ PRESETS: Mapping[str, Preset] = {
     "robomimic_bc_transformer": Preset(
         policy=RobomimicConfig(algorithm="bc_transformer", chunk=_TEN_STEPS), training=_ROBOMIMIC
     ),
+    # Images, words and numbers: small enough to learn on a laptop.
+    "vla_tiny": Preset(policy=_VLA_TINY, training=_SMALL | {"batch_size": 64, "steps": 4000}),
+    # The same for `push_t` with two goals: it also reads the block's corners, which 32 px do not show in detail.
+    "vla_push_t": Preset(policy=_VLA_PUSH_T, training=_FAST | {"batch_size": 128, "steps": 8000, "precision": "fp32"}),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(
         policy=DiffusionConfig(

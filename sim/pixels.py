@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from ..data.episodes import Episodes
 from ..data.errors import DataError
 from ..data.lazy import LazyArray, Recent, as_array
-from .push_t import PushTConfig, load_model, make_spec
+from .push_t import PushTConfig, make_spec
 from .push_t_geometry import OUTLINE
+from .push_t_goals import Goals, load_model
 
 if TYPE_CHECKING:
     from .render import Renderer
@@ -55,6 +56,7 @@ class DrawnRows(LazyArray):
         qpos: NDArray[np.float64],
         size: int,
         progress: Callable[[int, int], None] | None = None,
+        goals: Goals = "centre",
     ) -> None:
         """Draw nothing yet.
 
@@ -62,9 +64,10 @@ class DrawnRows(LazyArray):
             qpos: (N, 5) positions.
             size: px, height and width.
             progress: called with (frames drawn, N); not taken along to other processes.
+            goals: which are drawn.
         """
         super().__init__((len(qpos), size, size, 3), np.dtype(np.uint8))
-        self.qpos, self._progress = qpos, progress
+        self.qpos, self.goals, self._progress = qpos, goals, progress
         self._forget()
 
     def _forget(self) -> None:
@@ -89,7 +92,7 @@ class DrawnRows(LazyArray):
         if self._renderer is None:
             from .render import Renderer
 
-            self._renderer = Renderer(load_model(), size=self.shape[1])
+            self._renderer = Renderer(load_model(self.goals), size=self.shape[1])
         self._drawn += 1
         if self._progress:
             self._progress(min(self._drawn, len(self)), len(self))
@@ -103,7 +106,7 @@ class DrawnRows(LazyArray):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is to be drawn, and nothing of the graphics."""
-        return {"qpos": self.qpos, "shape": self.shape, "dtype": self.dtype}
+        return {"qpos": self.qpos, "goals": self.goals, "shape": self.shape, "dtype": self.dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Inverse of `__getstate__`."""
@@ -113,7 +116,11 @@ class DrawnRows(LazyArray):
 
 
 def with_images(
-    episodes: Episodes, size: int, *, progress: Callable[[int, int], None] | None = None
+    episodes: Episodes,
+    size: int,
+    *,
+    goals: Goals = "centre",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Episodes:
     """The same `push_t` episodes with `image.top`, as the task itself would have shown it.
 
@@ -123,6 +130,7 @@ def with_images(
     Args:
         episodes: with `state` and `environment`.
         size: px, height and width.
+        goals: which are drawn.
         progress: called with (frames drawn, frames).
 
     Raises:
@@ -131,7 +139,7 @@ def with_images(
     if CAMERA in episodes.observation:
         raise DataError(f"the episodes hold {CAMERA!r} already; use them as they are")
     camera = make_spec(PushTConfig(images=True, image_size=size)).observation[CAMERA]
-    drawn = DrawnRows(positions(episodes), size, progress)
+    drawn = DrawnRows(positions(episodes), size, progress, goals)
     return replace(
         episodes,
         spec=replace(episodes.spec, observation={**episodes.spec.observation, CAMERA: camera}),

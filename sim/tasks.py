@@ -15,6 +15,7 @@ TaskConfig = PushTConfig | PushTHumanConfig | RobosuiteConfig
 # Every task by name, with its defaults.
 TASKS: Mapping[str, TaskConfig] = {
     "push_t": PushTConfig(),
+    "push_t_language": PushTConfig(goals="two", images=True, image_size=32),
     "push_t_human": PushTHumanConfig(),
     "lift": RobosuiteConfig(task="lift"),
     "can": RobosuiteConfig(task="can"),
@@ -26,7 +27,7 @@ def task_name(config: TaskConfig) -> str:
     """What the task is called, `lift` for one."""
     match config:
         case PushTConfig():
-            return "push_t"
+            return "push_t" if config.goals == "centre" else "push_t_language"
         case PushTHumanConfig():
             return "push_t_human"
         case RobosuiteConfig():

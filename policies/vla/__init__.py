@@ -1,0 +1,1 @@
+"""Vision-language-action policies: images, an instruction and a state to chunks of actions."""

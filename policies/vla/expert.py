@@ -1,0 +1,54 @@
+"""The ends of the action expert: noised actions and flow time to tokens, and tokens to a velocity."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...data.errors import SpecError
+from ..embedding import periodic
+
+_STEPS = 1000.0  # `periodic` counts thousandths of the path
+
+
+class ActionExpert(nn.Module):
+    """Projections around the expert's layers.
+
+    With `concat`, time features are joined to every action and mixed in by two layers; with `adarms`, two layers make
+    of them the condition of the expert's norms.
+    """
+
+    def __init__(self, width: int, action_width: int, fusion: Literal["concat", "adarms"]) -> None:
+        """Tokens of `width`, actions of `action_width` numbers."""
+        super().__init__()
+        self.width, self.fusion = width, fusion
+        self.action_in = nn.Linear(action_width, width)
+        self.time_in = nn.Linear(2 * width if fusion == "concat" else width, width)
+        self.time_out = nn.Linear(width, width)
+        self.action_out = nn.Linear(width, action_width)
+
+    def tokens(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Noised actions (B, H, action_width) at s (B,) to tokens (B, H, width) and a condition (B, width) or None."""
+        actions = self.action_in(x)
+        time = periodic(_STEPS * s.to(x.device), self.width).to(actions)
+        if self.fusion == "adarms":
+            return actions, F.silu(self.time_out(F.silu(self.time_in(time))))
+        both = torch.cat([actions, time[:, None].expand_as(actions)], dim=-1)
+        return self.time_out(F.silu(self.time_in(both))), None
+
+    def velocity(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, H, width) to velocities (B, H, action_width)."""
+        return self.action_out(tokens)
+
+
+def check_width(name: str, wanted: int | None, needed: int) -> int:
+    """The width inside the network, at least what is needed."""
+    if wanted is not None and wanted < needed:
+        raise SpecError(f"{name} {wanted} is too narrow for the spec, which has {needed} numbers; use {needed} or more")
+    return wanted or needed
+
+
+def widened(x: Tensor, width: int) -> Tensor:
+    """Zeros after the last numbers of x (..., n), up to `width`."""
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))

@@ -1,0 +1,286 @@
+"""Vision-language-action policies with a flow expert: pi0 (arXiv 2410.24164), pi0.5 (2504.16054), SmolVLA (2506.01844).
+
+Images and an instruction become a prefix that is encoded once per control step; a smaller expert turns noise into a
+chunk of actions while it attends to the prefix's keys and values. Trained as `flow.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...data.errors import SpecError
+from ...data.normalizer import Normalizer
+from ...data.spec import Spec
+from ...data.windows import Batch
+from ..encoder import LowDimEncoder
+from ..flow import draw_times
+from ..network import check_origin, draw, origin_of
+from ..path import mix, noise_from_velocity
+from ..policy import GenerativePolicy
+from ..sampling import OwnSampler, SamplerConfig, Trace
+from .config import VLAConfig
+from .expert import ActionExpert, check_width, widened
+from .images import camera_images
+from .mask import attention_mask, prefix_flags, suffix_flags, token_positions
+from .streams import Cache, Streams
+from .text import build_tokenizer, padded
+from .tokens import state_bins, state_prompt
+from .vision import build_vision
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the expert needs to know of B observations: a `Condition` whose samples share it.
+
+    Attributes:
+        cache: keys and values of every layer, with B rows however many samples there are.
+        valid: (B, P) bool, False for padding.
+        state: (B, O, expert_width) tokens of the state where it is part of the suffix, else None.
+        origin: (B, A) what actions are relative to, or None.
+        samples: chunks per observation.
+    """
+
+    cache: Cache
+    valid: Tensor
+    state: Tensor | None
+    origin: Tensor | None
+    samples: int = 1
+
+    def repeat(self, samples: int) -> Self:
+        """The same prefix for `samples` times as many chunks; nothing is copied."""
+        return replace(self, samples=self.samples * samples)
+
+
+class VLAPolicy(GenerativePolicy):
+    """Images, an instruction and numbers to chunks of actions.
+
+    Attributes:
+        cameras: keys of the images, in the order of the prefix.
+        instruction: key of the text, or None.
+    """
+
+    config: VLAConfig
+
+    def __init__(self, config: VLAConfig, spec: Spec, normalizer: Normalizer) -> None:
+        """Build with fresh weights."""
+        super().__init__(spec, config)
+        self.normalizer, self.sampler = normalizer, config.sampler
+        self.cameras, self.instruction, numeric = _sorted_keys(spec)
+        if config.relative is not None:
+            check_origin(spec, config.relative)
+        width = config.streams.prefix_width
+        self.tokenizer = build_tokenizer(config.text)
+        self.vision = build_vision(config.vision, width) if self.cameras else None
+        self.embedding = nn.Embedding(self.tokenizer.vocabulary, width) if self.instruction else None
+        self.encoder = _encoder(config, spec, numeric)
+        self.state = self._state_layer()
+        self.streams = Streams(config.streams, adaptive=config.fusion == "adarms")
+        self.action_width = check_width("action_width", config.action_width, spec.action_dim)
+        self.expert = ActionExpert(config.streams.expert_width, self.action_width, config.fusion)
+        if config.frozen:
+            for part in (self.vision, self.embedding, self.streams.prefix):
+                if part is not None:
+                    part.requires_grad_(False)
+
+    def _state_layer(self) -> nn.Linear | None:
+        if self.encoder is None or self.config.state == "text":
+            return None
+        streams = self.config.streams
+        into = streams.prefix_width if self.config.state == "prefix" else streams.expert_width
+        return nn.Linear(check_width("state_width", self.config.state_width, self.encoder.width), into)
+
+    def encode(self, observation: Mapping[str, Any]) -> Prefix:
+        """Encode images, instruction and state of B observations, once for all flow steps and samples."""
+        return self._encode(observation, self._numbers(observation), observation)
+
+    def _numbers(self, observation: Mapping[str, Any]) -> Tensor | None:
+        """Normalised numeric observations (B, O, C)."""
+        return None if self.encoder is None else self.encoder(observation, self.normalizer)
+
+    def _encode(self, seen: Mapping[str, Any], numbers: Tensor | None, real: Mapping[str, Any]) -> Prefix:
+        """Encode what is seen; actions are relative to what was really observed."""
+        tokens, valid = self._seen_tokens(seen, numbers)
+        state = None
+        if self.state is not None and numbers is not None:
+            state = self.state(widened(numbers, self.state.in_features))
+        inside = state if self.config.state == "prefix" else None
+        flags = prefix_flags(tokens.shape[1], 0 if inside is None else inside.shape[1]).to(tokens.device)
+        if inside is not None:
+            tokens = torch.cat([tokens, inside.to(tokens)], dim=1)
+            valid = torch.cat([valid, valid.new_ones(inside.shape[:2])], dim=1)
+        cache = self.streams.encode(tokens, attention_mask(flags, valid), token_positions(valid))
+        origin = None
+        if self.config.relative is not None:
+            origin = origin_of(real[self.config.relative], self.spec.action_dim).to(self.device, torch.float32)
+        return Prefix(cache, valid, state if inside is None else None, origin)
+
+    def _seen_tokens(self, observation: Mapping[str, Any], numbers: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, P, prefix_width) of images and text, and which are real (B, P)."""
+        parts: list[Tensor] = []
+        masks: list[Tensor] = []
+        if self.vision is not None:
+            for key in self.cameras:
+                images, steps = camera_images(observation[key].to(self.device))
+                found = self.vision(images).unflatten(0, (-1, steps)).flatten(1, 2)
+                parts.append(found)
+                masks.append(torch.ones(found.shape[:2], dtype=torch.bool, device=found.device))
+        if self.embedding is not None and self.instruction is not None:
+            texts = list(observation[self.instruction])
+            if self.config.state == "text" and numbers is not None:
+                bins = state_bins(numbers[:, -1]).cpu()
+                texts = [state_prompt(text, row) for text, row in zip(texts, bins, strict=True)]
+            ids, real = padded(self.tokenizer(texts), self.device)
+            scale = self.config.streams.prefix_width**0.5 if self.config.scaled_text else 1.0
+            parts.append(self.embedding(ids) * scale)
+            masks.append(real)
+        return torch.cat(parts, dim=1), torch.cat(masks, dim=1)
+
+    def predict_velocity(self, x: Tensor, s: Tensor, condition: Prefix) -> Tensor:
+        """eps_hat - a_hat at x_s.
+
+        Where the network's actions are wider than x, the missing numbers stand at 0, their mean; `sample` carries
+        noise for them along instead.
+        """
+        full = self._velocity(widened(x, self.action_width), s, condition)
+        return full[..., : x.shape[-1]].to(x)
+
+    def predict_noise(self, x: Tensor, s: Tensor, condition: Prefix) -> Tensor:
+        """eps_hat at x_s."""
+        return noise_from_velocity(x, s, self.predict_velocity(x, s, condition))
+
+    def _velocity(self, x: Tensor, s: Tensor, prefix: Prefix) -> Tensor:
+        """The expert's answer (B * K, H, action_width)."""
+        rows = s.reshape(-1).expand(len(x)) if s.numel() == 1 else s
+        tokens, condition = self.expert.tokens(x, rows)
+        count = 0
+        if prefix.state is not None:
+            count = prefix.state.shape[1]
+            state = prefix.state.repeat_interleave(prefix.samples, dim=0)
+            tokens = torch.cat([state.to(tokens), tokens], dim=1)
+        mask, positions = self._suffix_layout(prefix.valid, count, x.shape[1])
+        out = self.streams.decode(tokens, prefix.cache, mask, positions, condition)
+        return self.expert.velocity(out[:, count:])
+
+    def _suffix_layout(self, valid: Tensor, state: int, actions: int) -> tuple[Tensor, Tensor]:
+        """Which tokens the suffix sees (B, L, P + L), and its positions (B, L)."""
+        flags = suffix_flags(self.config.mask, state, actions).to(valid.device)
+        own = attention_mask(flags, valid.new_ones(1, len(flags))).expand(len(valid), -1, -1)
+        before = valid[:, None].expand(-1, len(flags), -1)
+        positions = valid.sum(dim=1, keepdim=True) + torch.arange(len(flags), device=valid.device)
+        return torch.cat([before, own], dim=2), positions
+
+    def normalize_action(self, action: Tensor, condition: Prefix) -> Tensor:
+        """Physical actions (B', n, A), the first n of a chunk, to the space of x."""
+        offset, scale = self._affine(action.shape[1])
+        origin = _origin(condition, len(action))
+        return (action - offset) / scale if origin is None else (action - origin - offset) / scale
+
+    def unnormalize_action(self, x: Tensor, condition: Prefix) -> Tensor:
+        """Inverse of `normalize_action`."""
+        offset, scale = self._affine(x.shape[1])
+        origin = _origin(condition, len(x))
+        return x * scale + offset if origin is None else x * scale + offset + origin
+
+    def _affine(self, steps: int) -> tuple[Tensor, Tensor]:
+        offset, scale = self.normalizer.affine("action")
+        return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
+
+    def draw_normalized(
+        self,
+        condition: Prefix,
+        shape: tuple[int, int, int],
+        sampler: SamplerConfig | OwnSampler,
+        *,
+        generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
+        noise: Tensor | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Normalised chunks, see `GenerativePolicy.draw_normalized`; noise may have A or `action_width` numbers."""
+        width = self.action_width
+        if width == shape[-1]:
+            return super().draw_normalized(
+                condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
+            )
+        generator = generator or torch.Generator().manual_seed(0)
+        if noise is not None and noise.shape[-1] < width:
+            rest = draw((*noise.shape[:-1], width - noise.shape[-1]), generator, noise)
+            noise = torch.cat([noise, rest], dim=-1)
+        drawn = super().draw_normalized(
+            condition,
+            (*shape[:-1], width),
+            sampler,
+            generator=generator,
+            prefix=None if prefix is None else widened(prefix, width),
+            noise=noise,
+            trace=trace,
+        )
+        return drawn[..., : shape[-1]]
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the velocity at one random position per chunk."""
+        numbers = self._numbers(batch.observation)
+        if numbers is not None and self.config.observation_noise:
+            numbers = self._disturbed(batch.observation, generator)
+        condition = self._encode(batch.observation, numbers, batch.observation)
+        action = self.normalize_action(batch.action.to(self.device, torch.float32), condition)
+        s = draw_times(self.config.time, len(action), generator).to(action)
+        noise = draw((*action.shape[:2], self.action_width), generator, action)
+        x = mix(widened(action, self.action_width), noise, s)
+        width = action.shape[-1]
+        velocity = self._velocity(x, s, condition)[..., :width]
+        error = F.mse_loss(velocity.float(), noise[..., :width] - action, reduction="none")
+        if not self.config.mask_loss:
+            return error.mean()
+        weight = batch.mask.to(error)[..., None]
+        return (error * weight).sum() / (weight.sum() * width).clamp_min(1)
+
+    def _disturbed(self, observation: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:
+        """Features of numeric observations with noise on every number."""
+        seen = dict(observation)
+        for key in self.encoder.keys if self.encoder is not None else ():
+            _, scale = self.normalizer.affine(key)
+            x = observation[key].to(scale)
+            seen[key] = x + self.config.observation_noise * scale * draw(x.shape, generator, x)
+        return self._numbers(seen)
+
+
+def _origin(condition: Prefix, rows: int) -> Tensor | None:
+    """(B', 1, A) what each of `rows` chunks is relative to."""
+    if condition.origin is None:
+        return None
+    return condition.origin.repeat_interleave(rows // len(condition.origin), dim=0)[:, None]
+
+
+def _encoder(config: VLAConfig, spec: Spec, numeric: tuple[str, ...]) -> LowDimEncoder | None:
+    if not numeric:
+        return None
+    return LowDimEncoder(
+        spec.keep(numeric), octaves=config.octaves, points=config.points, origin=config.relative
+    )
+
+
+def _sorted_keys(spec: Spec) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
+    """Keys of the images, of the text, and of the numbers."""
+    fields = spec.observation
+    cameras = tuple(key for key, field in fields.items() if field.is_image)
+    text = [key for key, field in fields.items() if field.is_text]
+    if not cameras and not text:
+        raise SpecError(
+            "a vision-language-action policy reads images, an instruction or both; name some in chunk.observation, "
+            f"which now has {list(fields)}"
+        )
+    if len(text) > 1:
+        raise SpecError(f"a vision-language-action policy reads one text, got {text}")
+    flat = [key for key in cameras if len(fields[key].shape) != 3 or fields[key].shape[-1] != 3]
+    if flat or any(fields[key].dtype != "uint8" for key in cameras):
+        wrong = flat[0] if flat else next(key for key in cameras if fields[key].dtype != "uint8")
+        raise SpecError(
+            f"observation {wrong!r} must be uint8 pictures (height, width, 3), got {fields[wrong].dtype} {fields[wrong].shape}"
+        )
+    numeric = tuple(key for key in fields if key not in (*cameras, *text))
+    return cameras, text[0] if text else None, numeric
