@@ -34,3 +34,11 @@ class SimulationError(SensorimotorError, RuntimeError):
 
 class TrainingError(SensorimotorError, RuntimeError):
     """Training cannot go on; what had been saved is intact."""
+
+
+class TransportError(SensorimotorError, RuntimeError):
+    """Something between two machines failed: unreachable, too late, or not understood."""
+
+
+class RemoteError(TransportError):
+    """A policy server did not answer in time, or answered with an error or with nonsense."""
