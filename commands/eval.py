@@ -8,7 +8,7 @@ from pathlib import Path
 from ..configs.train import Baseline, EvalConfig, TrainConfig
 from ..configs.typed import build, option_name
 from ..data.errors import ConfigError
-from ..policies.factory import find_checkpoint, load, make_policy
+from ..policies.factory import find_checkpoint, is_address, load, make_policy
 from ..policies.nearest import NearestConfig
 from ..policies.policy import GenerativePolicy, Policy
 from ..sim.tasks import TaskConfig
@@ -21,13 +21,12 @@ from .runs import EVALUATION, read_yaml
 
 def run(config: EvalConfig, screen: Screen) -> int:
     """Evaluate, write evaluation.json and videos, print the table."""
+    if is_address(config.checkpoint):
+        return _run_served(config, screen)
     checkpoint = find_checkpoint(config.checkpoint)
     trained = trained_as(checkpoint)
     policy = load(checkpoint)
-    if config.sampler is not None:
-        if not isinstance(policy, GenerativePolicy):
-            raise ConfigError(f"sampler= is for policies that sample; {type(policy).__name__} does not")
-        policy.sampler = config.sampler
+    _choose_sampler(policy, config)
     out = Path(config.out) if config.out else run_folder(checkpoint)
     screen.note(f"evaluating {checkpoint}")
     fitted = fitted_baselines(trained, run_folder(checkpoint), screen) if trained else {}
@@ -45,6 +44,37 @@ def run(config: EvalConfig, screen: Screen) -> int:
     if (out / "config.yaml").exists():
         screen.say(f"next: sensorimotor report run={out}")
     return 0
+
+
+def _run_served(config: EvalConfig, screen: Screen) -> int:
+    """Evaluate a policy that another process holds; nothing is known of how it was trained."""
+    from ..policies.remote.remote import connect
+
+    if config.out is None:
+        raise ConfigError(f"{config.checkpoint} is no folder to write to; give one, as in out=runs/served")
+    with connect(config.checkpoint) as policy:
+        _choose_sampler(policy, config)
+        screen.note(f"evaluating {policy.name} at {config.checkpoint}")
+        judge(
+            policy,
+            f"{policy.name}, served",
+            _task(config, None, config.checkpoint),
+            replace(config, baselines=_baselines(config, None, {})),
+            Path(config.out),
+            screen,
+            fitted={},
+            now=datetime.now(),
+        )
+    screen.say(f"written: {Path(config.out) / EVALUATION}")
+    return 0
+
+
+def _choose_sampler(policy: Policy, config: EvalConfig) -> None:
+    if config.sampler is None:
+        return
+    if not isinstance(policy, GenerativePolicy):
+        raise ConfigError(f"sampler= is for policies that sample; {type(policy).__name__} does not")
+    policy.sampler = config.sampler
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -99,7 +129,7 @@ def regressor_folder(folder: Path) -> Path:
     return folder / "baselines" / "regressor"
 
 
-def _task(config: EvalConfig, trained: TrainConfig | None, checkpoint: Path) -> TaskConfig:
+def _task(config: EvalConfig, trained: TrainConfig | None, checkpoint: Path | str) -> TaskConfig:
     task = config.task or (trained.task if trained else None)
     if task is None:
         raise ConfigError(f"{checkpoint} does not say its task; give one, as in task=push_t")

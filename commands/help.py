@@ -85,7 +85,7 @@ VERBS: Mapping[str, Verb] = {
             "The task is the one the run was trained for, unless task= says otherwise."
         ),
         keys={
-            "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",
+            "checkpoint": "a run folder (its last checkpoint), a checkpoint folder, or ws://host:port of a policy server",
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
             "task": "push_t, push_t_human, lift, can or square, with task.<key> to change it",
@@ -102,6 +102,10 @@ VERBS: Mapping[str, Verb] = {
             (
                 "eval checkpoint=runs/quickstart sampler=flow_euler sampler.steps=2 out=runs/two_steps",
                 "the same policy with two network calls per plan",
+            ),
+            (
+                "eval checkpoint=ws://127.0.0.1:8000 task=push_t out=runs/served",
+                "a policy that `sensorimotor serve` holds in another process",
             ),
         ),
     ),
@@ -180,6 +184,35 @@ VERBS: Mapping[str, Verb] = {
         examples=(
             ("report run=runs/quickstart", "writes runs/quickstart/report.html"),
             ("report run=runs/quickstart path=push_t.html", "somewhere else"),
+        ),
+    ),
+    "serve": Verb(
+        summary="serve a policy over websockets, so that robots and programs elsewhere can ask it",
+        usage="checkpoint=FOLDER [key=value ...]",
+        about=(
+            "Listens on this machine only, unless host= says otherwise and there is a token. Clients load it by its "
+            "address: sensorimotor.load('ws://127.0.0.1:8000'). GET /healthz answers OK. Ctrl-C or SIGTERM finishes the "
+            "chunk under way, then ends; a second one ends at once. Needs pip install 'sensorimotor[serve]'."
+        ),
+        keys={
+            "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",
+            "port": "TCP port (8000); 0 lets the system choose",
+            "host": "address to listen on (127.0.0.1)",
+            "token": "clients must show it; better set in the environment variable SENSORIMOTOR_TOKEN, which others "
+            "cannot read",
+            "certificate": "PEM file of a TLS certificate chain; clients then use wss://",
+            "key": "PEM file of its private key",
+            "clients": "served at the same time (16)",
+            "waiting": "requests of one client that may wait; more are refused (4)",
+            "device": "where the policy computes (cpu)",
+            "threads": "torch threads (1)",
+        },
+        examples=(
+            ("serve checkpoint=runs/quickstart", "on port 8000 of this machine, for its own programs"),
+            (
+                "serve checkpoint=runs/quickstart host=0.0.0.0 port=8443 certificate=server.pem key=server.key",
+                "for others, with SENSORIMOTOR_TOKEN set",
+            ),
         ),
     ),
     "doctor": Verb(

@@ -26,6 +26,7 @@ _FIRST_KEY = {
     "inspect": "path",
     "convert": "source",
     "eval": "checkpoint",
+    "serve": "checkpoint",
     "report": "run",
     "train": "experiment",
 }

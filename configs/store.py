@@ -11,9 +11,15 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from .typed import option_name, plain, plain_value
-from .verbs import ConvertConfig, DoctorConfig, InspectConfig, ReportConfig
+from .verbs import ConvertConfig, DoctorConfig, InspectConfig, ReportConfig, ServeConfig
 
-_LIGHT = {"convert": ConvertConfig, "inspect": InspectConfig, "report": ReportConfig, "doctor": DoctorConfig}
+_LIGHT = {
+    "convert": ConvertConfig,
+    "inspect": InspectConfig,
+    "report": ReportConfig,
+    "doctor": DoctorConfig,
+    "serve": ServeConfig,
+}
 
 # What each verb composes, and what it starts from; later groups win over earlier ones.
 _CHOSEN: Mapping[str, Mapping[str, str | None]] = {

@@ -72,3 +72,39 @@ class DoctorConfig:
     """
 
     folder: str = "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Serve a policy to robots and other programs.
+
+    Attributes:
+        checkpoint: folder of a run or of a checkpoint.
+        host: address to listen on; any but loopback needs a token.
+        port: TCP port; 0 lets the system choose.
+        token: clients must show it; the environment variable SENSORIMOTOR_TOKEN if null.
+        certificate: PEM file of a TLS certificate chain; clients then use wss://.
+        key: PEM file of its private key, if the certificate's file does not hold it.
+        clients: served at the same time.
+        waiting: requests of one client that may wait; more are refused.
+        device: where the policy computes.
+        threads: torch threads; 1 suits a small policy asked for one chunk at a time.
+    """
+
+    checkpoint: str
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    clients: int = 16
+    waiting: int = 4
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("clients", "waiting", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"port must lie in 0..65535, got {self.port}")

@@ -131,19 +131,28 @@ def describe(policy: Policy, folder: Path | str) -> None:
     normalizer.save(folder / NORMALIZER)
 
 
-def load(path: Path | str, *, device: torch.device | str = "cpu", ema: bool = True) -> Policy:
+def load(
+    path: Path | str, *, device: torch.device | str = "cpu", ema: bool = True, token: str | None = None
+) -> Policy:
     """Read a trained policy, ready to sample.
 
     Args:
         path: a checkpoint folder, or a run folder, which means its `checkpoints/last`: the held-out loss that decides
-            what is `best` does not rank policies by how well they act.
-        device: where the policy is put.
+            what is `best` does not rank policies by how well they act. Or the address of a policy server,
+            ws://host:port, see `remote.remote.connect`.
+        device: where the policy is put; a served policy stays where it is.
         ema: use the averaged weights if the checkpoint holds some.
+        token: for a policy server; the environment variable SENSORIMOTOR_TOKEN if not given.
 
     Raises:
         CheckpointError: if there is no whole, unaltered checkpoint.
         ConfigError: if its configuration names something unknown.
+        RemoteError: if a policy server cannot be reached in time or refuses the token.
     """
+    if is_address(path):
+        from .remote.remote import connect
+
+        return connect(str(path), token=token)
     import yaml
 
     checkpoint = read_checkpoint(find_checkpoint(path))
@@ -159,6 +168,11 @@ def load(path: Path | str, *, device: torch.device | str = "cpu", ema: bool = Tr
     policy = build_policy(config, spec, normalizer)
     load_weights(policy, checkpoint, _weights(checkpoint, ema))
     return policy.to(device).eval()
+
+
+def is_address(path: Path | str) -> bool:
+    """Whether this names a policy server instead of a folder."""
+    return isinstance(path, str) and path.startswith(("ws://", "wss://"))
 
 
 def _weights(checkpoint: Checkpoint, ema: bool) -> str:

@@ -78,7 +78,9 @@ class ServerConfig:
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be positive and finite, got {getattr(self, name)}")
         if self.token is not None and not self.token.strip():
-            raise ConfigError("token is empty; give a long random one, or none for clients on this machine only")
+            raise ConfigError(
+                "token is empty; give a long random one, or none for clients on this machine only"
+            )
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached by others, which needs a token: set SENSORIMOTOR_TOKEN, "
@@ -177,6 +179,11 @@ class PolicyServer:
         self.stop()
 
     @property
+    def alive(self) -> bool:
+        """Whether clients are being served."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
     def port(self) -> int:
         """The port that clients use."""
         return self._listening.result(0)
@@ -271,7 +278,11 @@ class PolicyServer:
             await socket.close(_WRONG_REQUEST, "too many frames that are no requests")
             return False
         if len(client.tasks) >= self.config.waiting or self._stopping.is_set():
-            why = "the server stops" if self._stopping.is_set() else f"{self.config.waiting} requests wait already"
+            why = (
+                "the server stops"
+                if self._stopping.is_set()
+                else f"{self.config.waiting} requests wait already"
+            )
             await self._send(socket, error_frame(request.number, RemoteError(f"{why}; ask again later")))
             return True
         task = asyncio.create_task(self._answer(client.session, socket, request, self._clock()))

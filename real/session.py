@@ -91,9 +91,7 @@ def error_frame(number: int | None, error: BaseException) -> bytes:
     """How an error is told to a client: its type and one message."""
     text = str(error) if isinstance(error, SensorimotorError) else f"inference failed: {type(error).__name__}"
     kind = type(error).__name__ if isinstance(error, SensorimotorError) else "InferenceError"
-    return encode(
-        {"version": PROTOCOL, "kind": "error", "id": number, "type": kind, "message": text[:_TEXT]}
-    )
+    return encode({"version": PROTOCOL, "kind": "error", "id": number, "type": kind, "message": text[:_TEXT]})
 
 
 class Session:
@@ -142,9 +140,7 @@ class Session:
         generator = _generator(message)
         trace = Trace() if message.get("trace") is True else None
         more = self._sampling(message, trace)
-        chunks = self.policy.sample(
-            observation, samples=samples, generator=generator, prefix=prefix, **more
-        )
+        chunks = self.policy.sample(observation, samples=samples, generator=generator, prefix=prefix, **more)
         if not torch.isfinite(chunks).all():
             raise SpecError("the policy's actions are not finite; is the observation? Nothing was sent")
         found = {} if trace is None else vars(trace)
@@ -193,14 +189,18 @@ class Session:
         origin = getattr(condition, "origin", None)
         return {"origin": to_array(origin) if isinstance(origin, Tensor) else None}
 
-    def _predict(self, ask: Callable[[Tensor, Tensor, Any], Tensor], message: Mapping[str, Any]) -> dict[str, Any]:
+    def _predict(
+        self, ask: Callable[[Tensor, Tensor, Any], Tensor], message: Mapping[str, Any]
+    ) -> dict[str, Any]:
         number, repeats = take(message, "condition", int), take(message, "repeats", int)
         if number not in self._conditions:
             raise ForgottenError(f"no observation is encoded under {number}; encode it again")
         self._conditions.move_to_end(number)
         rows, condition = self._conditions[number]
         if repeats < 1 or rows * repeats > self.config.max_rows:
-            raise SpecError(f"{rows} rows repeated {repeats} times; allowed are 1..{self.config.max_rows} in all")
+            raise SpecError(
+                f"{rows} rows repeated {repeats} times; allowed are 1..{self.config.max_rows} in all"
+            )
         x, s = _floats(message, "x"), _floats(message, "s")
         spec = self.policy.spec
         shape = (rows * repeats, spec.horizon, spec.action_dim)

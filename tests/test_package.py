@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("data", "training", "policies", "sim", "configs", "commands")
+ROOMS = ("data", "training", "policies", "real", "sim", "configs", "commands")
 
 
 def test_the_wheel_holds_every_module_and_imports(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_wheel_holds_every_module_and_imports(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = {"torch", "diffusers", "mujoco", "matplotlib", "h5py", "accelerate"}
+    heavy = {"torch", "diffusers", "mujoco", "matplotlib", "h5py", "accelerate", "msgpack", "websockets"}
     script = f"import sys, sensorimotor; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

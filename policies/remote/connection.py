@@ -24,7 +24,11 @@ from .wire import MAX_BYTES, require_serving
 
 _GRACE_S = 2.0  # beyond a call's deadline, in case the thread itself has died
 _TEXT = 2000  # characters of a server's error that are repeated
-_REFUSED = {401: "the token is missing or wrong", 403: "access is refused", 404: "there is no policy at this path"}
+_REFUSED = {
+    401: "the token is missing or wrong",
+    403: "access is refused",
+    404: "there is no policy at this path",
+}
 _FINAL_CODES = {1002, 1003, 1007, 1008, 1009, 1010}  # the server closed because of what it was sent
 
 
@@ -49,7 +53,9 @@ class ConnectionConfig:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("ws://", "wss://")):
-            raise ConfigError(f"a policy server's address is ws://host:port or wss://host:port, got {self.url!r}")
+            raise ConfigError(
+                f"a policy server's address is ws://host:port or wss://host:port, got {self.url!r}"
+            )
         if not 0 < self.deadline_s < float("inf"):
             raise ConfigError(f"deadline_s must be positive and finite, got {self.deadline_s}")
         if not 0 <= self.heartbeat_s < float("inf"):
@@ -89,7 +95,9 @@ class Connection:
         self.connects, self._trouble = 0, ""
         self._turn = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name="policy-connection", daemon=True)
+        self._thread = threading.Thread(
+            target=_run, args=(self._loop,), name="policy-connection", daemon=True
+        )
         self._thread.start()
         self._end = weakref.finalize(self, _stop, self._loop, self._thread)
 
@@ -143,7 +151,11 @@ class Connection:
                     raise
         except TimeoutError as error:
             failures = self._backoff.failures
-            tried = f"; {failures} attempts to connect failed, is it running? ({self._trouble})" if failures else ""
+            tried = (
+                f"; {failures} attempts to connect failed, is it running? ({self._trouble})"
+                if failures
+                else ""
+            )
             raise RemoteError(f"{self.config.url} gave no answer within {wait:g} s{tried}") from error
 
     async def _exchange(self, frame: Callable[[float], bytes] | None, deadline: float) -> bytes:

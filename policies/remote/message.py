@@ -100,7 +100,9 @@ class Greeting:
             statistics[key] = (to_tensor(take_array(pair, "offset")), to_tensor(take_array(pair, "scale")))
         stated = take(message, "fingerprint", str)
         if (found := fingerprint(statistics)) != stated:
-            raise RemoteError(f"the server's normaliser has the fingerprint {found[:12]}, it states {stated[:12]}")
+            raise RemoteError(
+                f"the server's normaliser has the fingerprint {found[:12]}, it states {stated[:12]}"
+            )
         sampler = take(message, "sampler", str, optional=True)
         return cls(
             policy=take(message, "policy", str),
@@ -115,7 +117,9 @@ class Greeting:
 
 def _generative(policy: Policy) -> bool:
     """Whether a client can map this policy's noisy actions: affinely, per step of the chunk, from an origin."""
-    if not isinstance(policy, GenerativePolicy) or not isinstance(getattr(policy, "normalizer", None), Normalizer):
+    if not isinstance(policy, GenerativePolicy) or not isinstance(
+        getattr(policy, "normalizer", None), Normalizer
+    ):
         return False
     kind = type(policy)
     return (kind.normalize_action, kind.unnormalize_action) in (

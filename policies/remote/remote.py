@@ -150,9 +150,7 @@ class RemotePolicy(Policy):
                 sent[key] = to_array(value)
         return sent
 
-    def _chunks(
-        self, answer: Answer, batch: int, samples: int, generator: torch.Generator | None
-    ) -> Tensor:
+    def _chunks(self, answer: Answer, batch: int, samples: int, generator: torch.Generator | None) -> Tensor:
         chunks = take_array(answer, "chunks")
         shape = (batch, samples, self.spec.horizon, self.spec.action_dim)
         check_actions(chunks, shape, server=self.config.url)
@@ -174,7 +172,9 @@ def check_actions(array: np.ndarray[Any, Any], shape: tuple[int, ...], *, server
         )
     if not np.isfinite(array).all():
         bad = int(array.size - np.isfinite(array).sum())
-        raise RemoteError(f"{server} answered with {bad} of {array.size} numbers that are not finite; refused")
+        raise RemoteError(
+            f"{server} answered with {bad} of {array.size} numbers that are not finite; refused"
+        )
 
 
 @dataclass
@@ -204,9 +204,7 @@ class RemoteCondition:
     def repeat(self, samples: int) -> Self:
         """Each row `samples` times in a row."""
         origin = None if self.origin is None else self.origin.repeat_interleave(samples, dim=0)
-        return replace(
-            self, rows=self.rows * samples, repeats=self.repeats * samples, origin=origin
-        )
+        return replace(self, rows=self.rows * samples, repeats=self.repeats * samples, origin=origin)
 
 
 class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
@@ -250,7 +248,9 @@ class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
 
     def _predict(self, kind: str, x: Tensor, s: Tensor, condition: RemoteCondition) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            raise SpecError("a remote policy gives no gradients; guide a local member, or sample under no_grad")
+            raise SpecError(
+                "a remote policy gives no gradients; guide a local member, or sample under no_grad"
+            )
         if len(x) != condition.rows:
             raise SpecError(f"x has {len(x)} rows, the condition {condition.rows}")
         entries = {"x": to_array(x), "s": to_array(s), "repeats": condition.repeats}

@@ -89,9 +89,7 @@ class Service:
 
     def ask(self, kind: str, entries: Mapping[str, Any], *, deadline_s: float | None = None) -> Answer:
         """`submit`, and wait for the answer."""
-        return self.connection.wait(
-            self.submit(kind, entries, deadline_s=deadline_s), deadline_s=deadline_s
-        )
+        return self.connection.wait(self.submit(kind, entries, deadline_s=deadline_s), deadline_s=deadline_s)
 
     def close(self) -> None:
         """Leave the server."""
@@ -139,7 +137,9 @@ def follow(
             return
         try:
             out.set_result(then(done.result()))
-        except (Exception, concurrent.futures.CancelledError) as error:
+        except concurrent.futures.CancelledError:
+            out.set_exception(RemoteError("the connection was closed before the answer came"))
+        except Exception as error:
             out.set_exception(error)
 
     future.add_done_callback(finish)

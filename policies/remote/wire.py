@@ -77,7 +77,9 @@ def decode(frame: bytes, *, limit: int = MAX_BYTES) -> dict[str, Any]:
 
 def _pack_array(value: Any) -> dict[bytes, Any]:
     if not isinstance(value, np.ndarray | np.generic):
-        raise WireError(f"{type(value).__name__} has no place on the wire; send numbers, text and numpy arrays")
+        raise WireError(
+            f"{type(value).__name__} has no place on the wire; send numbers, text and numpy arrays"
+        )
     dtype = value.dtype.newbyteorder("<")
     if dtype.str not in DTYPES:
         raise WireError(f"arrays of {value.dtype} have no place on the wire; allowed are {', '.join(DTYPES)}")
