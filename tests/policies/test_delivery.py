@@ -1,7 +1,7 @@
 """Planning in a thread: nothing is lost, nothing hangs, errors arrive where they are expected."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.asynchronous import Asynchronous
 from sensorimotor.policies.delivery import Pending, SimulatedDelay, Worker
 from sensorimotor.policies.policy import Policy
-from sensorimotor.policies.scheduling import NaiveAsync
+from sensorimotor.policies.scheduling import NaiveAsync, RealTimeChunking
 
 LONG = 20.0  # seconds after which a test says that something hangs
 
@@ -195,6 +195,33 @@ def test_a_runner_closes_its_worker(policy: Gated) -> None:
     with Asynchronous(policy, NaiveAsync(), worker, generator=torch.Generator()) as runner:
         assert act(runner, 0) == 0
     assert worker.close(timeout=LONG)
+
+
+def test_a_thread_and_an_injected_delay_execute_the_same_actions(gaussian: Callable) -> None:
+    gate = threading.Semaphore(1)
+
+    class Gate(type(gaussian(0.0, 0.1))):
+        def sample(self, *args: Any, **options: Any) -> Tensor:
+            assert gate.acquire(timeout=LONG)
+            return super().sample(*args, **options)
+
+    mode, actions = RealTimeChunking(every=4), []
+    for delivery in (Worker(expected=3, clock=lambda: 0.0), SimulatedDelay(3)):
+        policy = (Gate if isinstance(delivery, Worker) else gaussian)(0.0, 0.1, horizon=10)
+        seed = torch.Generator().manual_seed(3)
+        with torch.inference_mode(), Asynchronous(policy, mode, delivery, generator=seed) as runner:
+            taken = []
+            for t in range(24):
+                if (
+                    isinstance(delivery, Worker) and t >= 7 and t % 4 == 3
+                ):  # three steps after it was asked for
+                    gate.release()
+                    settle(delivery)
+                taken.append(act(runner, t))
+            gate.release()  # of the plan still under way
+        actions.append(taken)
+    assert actions[0] == actions[1]
+    assert len(set(actions[0])) == 24
 
 
 def test_simulated_delays_are_given_one_by_one_and_the_last_one_repeats() -> None:
