@@ -27,6 +27,9 @@ Array = NDArray[Any]
 
 CONTROL_HZ = 10.0
 SUBSTEPS = 20
+_MIDDLE = (
+    0.15  # m; a block whose centre lies this near the middle along both axes can be reached from all sides
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +68,8 @@ class PushTConfig:
                 "coverages must satisfy 0 < success_coverage <= finish_coverage <= 1, "
                 f"got {self.success_coverage} and {self.finish_coverage}"
             )
-        if not 0 < self.start_range <= 0.15:
-            raise ConfigError(f"start_range must lie in (0, 0.15] m, got {self.start_range}")
+        if not 0 < self.start_range <= _MIDDLE:
+            raise ConfigError(f"start_range must lie in (0, {_MIDDLE}] m, got {self.start_range}")
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (one per core) or more, got {self.threads}")
 
@@ -117,10 +120,18 @@ def start_positions(seeds: Sequence[int], config: PushTConfig) -> Array:
     while len(pending):
         starts[pending] = [generators[i].uniform(-1.0, 1.0, 5) for i in pending] * reach
         block, pusher = starts[pending, :3], starts[pending, 3:]
-        apart = distance_to_block(block, pusher) > TIP_RADIUS + 0.01
         covered = np.max([coverage(block, goal) for goal in goal_poses(config.goals)], axis=0)
-        pending = pending[~(apart & (covered < 0.5 * config.success_coverage))]
+        pending = pending[~(_apart(block, pusher) & (covered < 0.5 * config.success_coverage))]
     return starts
+
+
+def is_free(block: Array, pusher: Array) -> NDArray[np.bool_]:
+    """(N,) whether blocks at poses (N, 3) lie well inside the table and clear of pushers at (N, 2)."""
+    return _apart(block, pusher) & (np.abs(block[:, :2]) <= _MIDDLE).all(axis=1)
+
+
+def _apart(block: Array, pusher: Array) -> NDArray[np.bool_]:
+    return distance_to_block(block, pusher) > TIP_RADIUS + 0.01
 
 
 def judge(qpos: Array, config: PushTConfig, goal: Array = GOAL) -> tuple[Array, Array]:
@@ -195,6 +206,28 @@ class PushTWorlds:
             success=covered >= self.config.success_coverage,
             score=covered,
         )
+
+    def displace(self, worlds: Array, offset: Array) -> dict[str, Array]:
+        """Move blocks by hand: shifted and at rest, while pushers and clocks go on; the observation after it.
+
+        Args:
+            worlds: (n,) indices.
+            offset: (n, 2) metres.
+
+        Raises:
+            ConfigError: naming the first world whose block would lie beyond the table or on the pusher.
+        """
+        block = self.physics.qpos[worlds, :3] + np.pad(offset, ((0, 0), (0, 1)))
+        free = is_free(block, self.physics.qpos[worlds, 3:])
+        if not free.all():
+            bad = int(np.flatnonzero(~free)[0])
+            raise ConfigError(
+                f"the block of world {worlds[bad]} cannot be moved by {offset[bad].tolist()} m: it would lie on the "
+                f"pusher or further than {_MIDDLE} m from the middle; choose another offset"
+            )
+        self.physics.qpos[worlds, :3] = block
+        self.physics.qvel[worlds, :3] = 0.0
+        return self._observe()
 
     def render(self, world: int, *, size: int = 256) -> NDArray[np.uint8]:
         """(size, size, 3) picture of one world from above."""

@@ -188,3 +188,27 @@ def test_wrong_counts_are_refused() -> None:
     task.reset([1, 2])
     with pytest.raises(ConfigError, match=r"\(2, 2\)"):
         task.step(np.zeros(2))
+
+
+def test_a_displaced_block_lies_at_rest_elsewhere_and_nothing_else_has_changed() -> None:
+    task = PushTWorlds(PushTConfig(max_steps=3), worlds=2)
+    task.restore(np.array([[0.0, 0.0, 0.3, -0.1, 0.0], [0.05, 0.0, 0.1, 0.2, 0.2]]))
+    task.step(np.array([[0.1, 0.0], [0.0, 0.2]]))
+    before, velocity = task.physics.state.copy(), task.physics.qvel.copy()
+    seen = task.displace(np.array([1]), np.array([[0.0, -0.05]]))
+    after = task.physics.state
+    assert np.array_equal(after[0], before[0])
+    assert np.flatnonzero(after[1] != before[1]).tolist() == [2]  # y of the block; its clock went on
+    np.testing.assert_allclose(after[1, 2], before[1, 2] - 0.05)
+    assert np.array_equal(task.physics.qvel[1, 3:], velocity[1, 3:])
+    assert np.array_equal(seen["environment"], observe(task.physics.qpos)["environment"])
+    task.step(np.zeros((2, 2)))
+    assert task.step(np.zeros((2, 2))).truncated.all()
+
+
+@pytest.mark.parametrize("offset", [(0.2, 0.0), (-0.1, 0.0)])
+def test_a_block_cannot_be_put_out_of_reach_or_on_the_pusher(offset: tuple[float, float]) -> None:
+    task = PushTWorlds(worlds=1)
+    task.restore(np.array([[0.0, 0.0, 0.0, -0.1, 0.0]]))
+    with pytest.raises(ConfigError, match="block of world 0 cannot be moved by"):
+        task.displace(np.array([0]), np.array([offset]))
