@@ -89,7 +89,7 @@ VERBS: Mapping[str, Verb] = {
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
             "task": "push_t, push_t_human, lift, can or square, with task.<key> to change it",
-            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun; then sampler.steps (as trained)",
+            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, descent; then sampler.steps (as trained)",
             "worlds": "episodes run together (50)",
             "out": "where evaluation.json and videos go (the run folder)",
         },

@@ -102,9 +102,10 @@ def _register_experts() -> None:
 
 
 def _register_samplers() -> None:
+    from ..policies.descent import Descent
     from ..policies.sampling import DDIM, DDPM, DPMSolver, FlowEuler, FlowHeun
 
-    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun):
+    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun, Descent):
         _store(option_name(sampler), {"kind": sampler.__name__, **plain(sampler)}, group="sampler")
 
 

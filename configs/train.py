@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..data.errors import ConfigError
 from ..data.formats import Format
+from ..policies.descent import Descent
 from ..policies.execution import RecedingHorizonConfig, TemporalEnsembleConfig
 from ..policies.factory import PolicyConfig
 from ..policies.sampling import SamplerConfig
@@ -135,7 +136,7 @@ class EvalConfig(EvaluationConfig):
 
     checkpoint: str
     task: TaskConfig | None = None
-    sampler: SamplerConfig | None = None
+    sampler: SamplerConfig | Descent | None = None
     out: str | None = None
     baselines: tuple[Baseline, ...] | None = None
 

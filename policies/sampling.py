@@ -136,6 +136,7 @@ class FlowHeun(VelocitySampler):
 SamplerConfig = DDPM | DDIM | DPMSolver | FlowEuler | FlowHeun
 
 
+@dataclass(frozen=True)
 class OwnSampler:
     """Base of samplers that one family of policies knows how to make, such as the descent of an energy."""
 
