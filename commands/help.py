@@ -43,11 +43,13 @@ VERBS: Mapping[str, Verb] = {
             "one run folder. Ctrl-C or SIGTERM saves first; resume=true goes on exactly where it stopped."
         ),
         keys={
-            "experiment": "push_t, push_t_pixels, push_t_human, push_t_human_published, lift, can, square, recordings (push_t)",
+            "experiment": "push_t, push_t_pixels, push_t_language, push_t_human, push_t_human_published, lift, can, square, "
+            "recordings (push_t)",
             "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, flow_pixels, "
-            "diffusion_pixels, flow_arm, diffusion_arm, ebt, ebt_points, consistency, consistency_points, reflow, "
-            "reflow_points, streaming, streaming_points, regressor, nearest, diffusion_unet_published, "
-            "diffusion_transformer_published, ebt_published (as the experiment says)",
+            "diffusion_pixels, flow_arm, diffusion_arm, ebt, ebt_points, streaming, streaming_points, vla_tiny, vla_push_t, "
+            "regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
+            "robomimic_bc_rnn_gmm, robomimic_bc_transformer; with policy.teacher=runs/... also consistency, "
+            "consistency_points, reflow, reflow_points (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "
             "runs (as the experiment says)",
@@ -74,6 +76,10 @@ VERBS: Mapping[str, Verb] = {
                 "train experiment=recordings data.path=my_robot.hdf5 policy.trunk=mlp",
                 "your own recordings, no simulation",
             ),
+            (
+                "train policy=consistency_points policy.teacher=runs/quickstart",
+                "a student that needs one network call where the run's policy needs ten",
+            ),
             ("train run=runs/quickstart resume=true", "go on with a run that was interrupted"),
         ),
     ),
@@ -88,8 +94,9 @@ VERBS: Mapping[str, Verb] = {
             "checkpoint": "a run folder (its last checkpoint), a checkpoint folder, or ws://host:port of a policy server",
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
-            "task": "push_t, push_t_human, lift, can or square, with task.<key> to change it",
-            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, descent; then sampler.steps (as trained)",
+            "task": "push_t, push_t_language, push_t_human, lift, can or square, with task.<key> to change it",
+            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, descent, consistency_jump; then sampler.steps "
+            "(as trained)",
             "worlds": "episodes run together (50)",
             "out": "where evaluation.json and videos go (the run folder)",
         },

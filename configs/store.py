@@ -102,10 +102,11 @@ def _register_experts() -> None:
 
 
 def _register_samplers() -> None:
+    from ..policies.consistency import ConsistencyJump
     from ..policies.descent import Descent
     from ..policies.sampling import DDIM, DDPM, DPMSolver, FlowEuler, FlowHeun
 
-    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun, Descent):
+    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun, Descent, ConsistencyJump):
         _store(option_name(sampler), {"kind": sampler.__name__, **plain(sampler)}, group="sampler")
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ..data.errors import ConfigError
 from ..data.formats import Format
+from ..policies.consistency import ConsistencyJump
 from ..policies.descent import Descent
 from ..policies.execution import RecedingHorizonConfig, TemporalEnsembleConfig
 from ..policies.factory import PolicyConfig
@@ -136,7 +137,7 @@ class EvalConfig(EvaluationConfig):
 
     checkpoint: str
     task: TaskConfig | None = None
-    sampler: SamplerConfig | Descent | None = None
+    sampler: SamplerConfig | Descent | ConsistencyJump | None = None
     out: str | None = None
     baselines: tuple[Baseline, ...] | None = None
 

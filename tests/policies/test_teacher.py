@@ -168,7 +168,7 @@ def test_a_teacher_of_another_task_is_refused(episodes: Episodes) -> None:
     ):
         make(STUDENTS[0], other, teacher)
     action = replace(episodes.spec.action, unit="rad")
-    with pytest.raises(SpecError, match="action differs: .*'rad'.*'m'"):
+    with pytest.raises(SpecError, match=r"action differs: .*'rad'.*'m'"):
         make(STUDENTS[0], replace(episodes, spec=replace(episodes.spec, action=action)), teacher)
 
 
@@ -182,7 +182,7 @@ def test_a_teacher_that_scales_actions_differently_is_refused(
 
 def test_a_policy_without_noise_levels_cannot_teach(tmp_path: Path, episodes: Episodes) -> None:
     regressor = save(make_policy(RegressorConfig(**SHARED), episodes), tmp_path / "regressor")
-    with pytest.raises(ConfigError, match="RegressionPolicy cannot teach.*give a diffusion or flow policy"):
+    with pytest.raises(ConfigError, match=r"RegressionPolicy cannot teach.*give a diffusion or flow policy"):
         make_policy(replace(STUDENTS[0], teacher=str(regressor)), episodes)
 
 
@@ -192,5 +192,5 @@ def test_a_student_without_a_teacher_is_told_how_to_get_one(
 ) -> None:
     with pytest.raises(ConfigError, match=r"none is named; .*policy\.teacher=runs"):
         make_policy(config, episodes)
-    with pytest.raises(CheckpointError, match="no checkpoint at .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere"):
         make_policy(replace(config, teacher=str(tmp_path / "nowhere")), episodes)
