@@ -1,4 +1,4 @@
-"""Two ways around an obstacle: what regression, diffusion, flow and energies make of demonstrations that disagree.
+"""Two ways around an obstacle: what policies make of demonstrations that disagree.
 
     python benchmarks/arc_toy.py [--seeds 5]
 
@@ -24,6 +24,7 @@ from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.data.windows import Batch
 from sensorimotor.policies.chunk import ChunkConfig
+from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
 from sensorimotor.policies.descent import Descent
 from sensorimotor.policies.diffusion import DiffusionConfig
 from sensorimotor.policies.energy import EnergyConfig
@@ -32,8 +33,10 @@ from sensorimotor.policies.factory import PolicyConfig, build_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.policy import GenerativePolicy, Policy
+from sensorimotor.policies.reflow import ReflowConfig
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, SamplerConfig, Trace
+from sensorimotor.policies.teacher import Student
 from sensorimotor.policies.unroll import Unroll
 
 POINTS = 8
@@ -42,8 +45,11 @@ CHUNK = ChunkConfig(observation_steps=1, horizon=POINTS, execute=POINTS)
 SHARED = {"chunk": CHUNK, "trunk": MLPConfig(width=128, depth=1, expansion=1, step_width=16)}
 ENERGY = EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=128, depth=1, expansion=1))
 FLOW = [FlowEuler(steps=n) for n in (1, 2, 5, 10)]
+JUMPS = [ConsistencyJump(steps=n) for n in (1, 2, 3)]
 DIFFUSION = [DDPM(steps=100), DDIM(steps=2), DDIM(steps=10), DDIM(steps=50), DDIM(steps=100)]
 DESCENT = [Descent(steps=n) for n in (2, 5, 10)]
+
+Sampler = SamplerConfig | ConsistencyJump | Descent
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,15 @@ class Family:
     """A method and the samplers it is tried with; none for a policy that does not sample.
 
     Attributes:
+        config: of the policy.
+        samplers: to try.
+        teacher: family that a student learns from, trained before it with the same seed.
         share: of the updates that the others get; one through a whole descent costs several.
     """
 
     config: PolicyConfig
-    samplers: tuple[SamplerConfig | Descent, ...] = ()
+    samplers: tuple[Sampler, ...] = ()
+    teacher: str | None = None
     share: float = 1.0
 
 
@@ -69,6 +79,8 @@ FAMILIES = {
     "regression": Family(RegressorConfig(**SHARED)),
     "diffusion": Family(DiffusionConfig(**SHARED), tuple(DIFFUSION)),
     "flow": Family(FlowConfig(**SHARED), tuple(FLOW)),
+    "consistency": Family(ConsistencyConfig(**SHARED), tuple(JUMPS), teacher="flow"),
+    "reflow": Family(ReflowConfig(**SHARED), tuple(FLOW[:2]), teacher="flow"),
     "ebt denoise": Family(ENERGY, tuple(DESCENT)),
     "ebt eqm": Family(replace(ENERGY, objective="eqm"), tuple(DESCENT)),
     "ebt regress, K = 2": regressing(2),
@@ -93,13 +105,23 @@ def demonstrate(count: int, modes: int, generator: torch.Generator) -> Batch:
     return Batch({"state": goal.view(-1, 1, 1)}, action, torch.ones(count, POINTS, dtype=torch.bool))
 
 
-def train(config: PolicyConfig, modes: int, *, updates: int, seed: int, batch: int = 128) -> Policy:
+def train(
+    config: PolicyConfig,
+    modes: int,
+    *,
+    updates: int,
+    seed: int,
+    batch: int = 128,
+    teacher: Policy | None = None,
+) -> Policy:
     """Train on fresh demonstrations; AdamW 1e-3 with a cosine, gradients clipped to 1."""
     # Arcs lie inside [-1, 1] as they are.
     identity = Normalizer(
         {"state": (torch.zeros(1), torch.ones(1)), "action": (torch.zeros(2), torch.ones(2))}
     )
     policy = build_policy(config, config.chunk.apply(SPEC), identity, seed=seed)
+    if teacher is not None and isinstance(policy, Student):
+        policy.learn_from(teacher)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
@@ -112,9 +134,7 @@ def train(config: PolicyConfig, modes: int, *, updates: int, seed: int, batch: i
     return policy.eval()
 
 
-def judge(
-    policy: Policy, sampler: SamplerConfig | Descent | None, modes: int, *, count: int = 2000
-) -> Mapping[str, float]:
+def judge(policy: Policy, sampler: Sampler | None, modes: int, *, count: int = 2000) -> Mapping[str, float]:
     """Network evaluations, RMSE to the nearer arc, collapse, and the share of chunks on the upper side."""
     generator = torch.Generator().manual_seed(10_000)
     goal = torch.rand(count, generator=generator) - 0.5
@@ -136,7 +156,7 @@ def judge(
     }
 
 
-def name(sampler: SamplerConfig | Descent | None) -> str:
+def name(sampler: Sampler | None) -> str:
     """How a table calls a sampler."""
     return "one prediction" if sampler is None else f"{type(sampler).__name__} {sampler.steps}"
 
@@ -158,11 +178,15 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     from record import record
 
+    trained: dict[tuple[int, str | None, int], Policy] = {}
     results: dict[tuple[int, str, str], list[Mapping[str, float]]] = {}
     for modes in (1, 2):
         for family, what in FAMILIES.items():
             for seed in range(options.seeds):
-                policy = train(what.config, modes, updates=round(what.share * options.updates), seed=seed)
+                teacher = trained.get((modes, what.teacher, seed))
+                updates = round(what.share * options.updates)
+                policy = train(what.config, modes, updates=updates, seed=seed, teacher=teacher)
+                trained[modes, family, seed] = policy
                 for sampler in what.samplers or (None,):
                     key = (modes, family, name(sampler))
                     results.setdefault(key, []).append(judge(policy, sampler, modes))

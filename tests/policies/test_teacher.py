@@ -126,6 +126,7 @@ def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     episodes: Episodes, make_episodes: Callable, config: ConsistencyConfig
 ) -> None:
     teacher = make_policy(replace(FLOW, normalizer=NormalizerConfig(action="mean_std")), episodes)
+    assert isinstance(teacher, GenerativePolicy)
     student = make(config, make_episodes(seed=5), teacher)
     for mine, theirs in zip(
         student.normalizer.affine("action"), teacher.normalizer.affine("action"), strict=True
