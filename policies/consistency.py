@@ -23,7 +23,6 @@ from ..data.spec import Spec
 from ..data.windows import Batch
 from ..training.held_out import evaluation_mode
 from .edm import (
-    LARGEST,
     SMALLEST,
     denoising_weight,
     draw_levels,
@@ -214,11 +213,12 @@ class ConsistencyPolicy(Student, GenerativePolicy):
         x = torch.zeros(shape, device=self.device)
         with torch.no_grad():
             for level in levels:
-                if noise is None or level != LARGEST:
+                if noise is None:
                     noise = torch.randn(shape, generator=generator, device=generator.device)
                 x = _start_with(x, prefix) + level * sampler.temperature * noise.to(x)
                 x = self.action(x, x.new_tensor(level), condition)
                 x = x if sampler.clip is None else x.clamp(-sampler.clip, sampler.clip)
+                noise = None  # the next jump starts from fresh noise
         if trace is not None:
             trace.evaluations = torch.full((shape[0],), len(levels))
         return _start_with(x, prefix)

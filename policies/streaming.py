@@ -104,7 +104,6 @@ class StreamingPolicy(NetworkPolicy):
         assert condition.origin is not None
         return x * self.get_buffer("reach") + condition.origin[:, None]
 
-    @torch.no_grad()
     def stream(
         self,
         observation: Mapping[str, Tensor],
@@ -118,25 +117,31 @@ class StreamingPolicy(NetworkPolicy):
         Args:
             observation: key -> (B, O, *shape), physical units.
             samples: K, chunks per observation.
-            generator: source of all randomness, see `Policy.sample`.
+            generator: source of all randomness, see `Policy.sample`; drawn from before the first action.
             prefix: (B, P, A) actions already committed to; the stream goes on from the last of them, with the P + 1st.
+
+        Raises:
+            SpecError: at once, if the observation or the prefix does not fit the spec.
         """
         batch = self.check_observation(observation)
         self.check_prefix(prefix, batch)
         generator = torch.Generator().manual_seed(0) if generator is None else generator
-        condition = self.encode(observation).repeat(samples)
-        done = 0 if prefix is None else prefix.shape[1]
-        last = None
-        if prefix is not None and done:
-            last = self.normalize_action(
-                prefix[:, -1:].to(self.device).repeat_interleave(samples, dim=0), condition
-            )
-        x = self._begin(condition, generator, done / self.spec.horizon, last)
+        done, last = 0 if prefix is None else prefix.shape[1], None
+        with torch.no_grad():
+            condition = self.encode(observation).repeat(samples)
+            if prefix is not None and done:
+                last = prefix[:, -1:].to(self.device).repeat_interleave(samples, dim=0)
+                last = self.normalize_action(last, condition)
+            x = self._begin(condition, generator, done / self.spec.horizon, last)
+        return self._follow(x, done, condition, (batch, samples))
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, done: int, condition: Features, rows: tuple[int, int]) -> Iterator[Tensor]:
+        """The actions (B, K, A) after the first `done` of a chunk, from x on."""
         width, steps = self.spec.action_dim, self.spec.horizon
         for step in range(done, steps):
-            t = x.new_tensor(step / steps)
-            x = x + self._velocity(x, t, condition) / steps
-            yield self.unnormalize_action(x[..., :width], condition).view(batch, samples, width)
+            x = x + self._velocity(x, x.new_tensor(step / steps), condition) / steps
+            yield self.unnormalize_action(x[..., :width], condition).view(*rows, width)
 
     def sample(
         self,

@@ -140,6 +140,14 @@ def test_a_stream_goes_on_from_the_last_committed_action(episodes: Episodes) -> 
     assert torch.equal(policy.sample(observe(policy, episodes), prefix=full)[:, 0], full)
 
 
+def test_what_does_not_fit_is_said_before_the_first_action(episodes: Episodes) -> None:
+    policy = build(CONFIG, episodes)
+    with pytest.raises(SpecError, match="observation 'state' is missing"):
+        policy.stream({})
+    with pytest.raises(SpecError, match="prefix has shape"):
+        policy.stream(observe(policy, episodes), prefix=torch.zeros(3, 5, 2))
+
+
 def test_the_latent_variable_is_where_the_flow_would_have_it_after_a_prefix(episodes: Episodes) -> None:
     policy = build(replace(CONFIG, latent=0.3), episodes)
     seen: list[Tensor] = []
