@@ -122,6 +122,22 @@ def test_the_teacher_is_no_part_of_the_student(episodes: Episodes, config: Consi
 
 
 @pytest.mark.parametrize("config", STUDENTS, ids=IDS)
+def test_half_precision_gives_every_weight_the_gradient_of_full(
+    episodes: Episodes, config: ConsistencyConfig
+) -> None:
+    student = make(config, episodes, make_policy(FLOW, episodes))
+    batch = Windows(episodes, student.spec).batch(np.arange(16))
+    gradients = []
+    for half in (False, True):
+        student.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            student(batch, torch.Generator().manual_seed(0)).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None]))
+    assert len(gradients[0]) == sum(p.numel() for p in student.parameters())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("config", STUDENTS, ids=IDS)
 def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     episodes: Episodes, make_episodes: Callable, config: ConsistencyConfig
 ) -> None:
