@@ -10,6 +10,7 @@ from ..configs.verbs import ConvertConfig
 from ..data.episodes import Array, Episodes
 from ..data.errors import DataError
 from ..data.formats import detect_format, load_dataset, save_dataset
+from ..data.lazy import same
 from .console import Screen
 
 
@@ -21,6 +22,8 @@ def run(config: ConvertConfig, screen: Screen) -> int:
     if target.exists() and not config.overwrite:
         raise DataError(f"{target} exists already; give another target, or overwrite=true to replace it")
     options: dict[str, Any] = {} if config.control_hz is None else {"control_hz": config.control_hz}
+    if source.exists() and (config.source_format or detect_format(source)) == "lerobot":
+        options["lazy_images"] = True  # frames of videos outgrow memory
     with warnings.catch_warnings(record=True) as caught:  # a reader warns of what it has to leave out
         warnings.simplefilter("always", UserWarning)
         episodes = load_dataset(
@@ -31,8 +34,9 @@ def run(config: ConvertConfig, screen: Screen) -> int:
     if bad:
         episodes = _without(episodes, bad, source)
     save_dataset(episodes, target, format=config.target_format)
-    compare(episodes, load_dataset(target, format=config.target_format), target)
     kind = config.target_format or detect_format(target)
+    lazy: dict[str, Any] = {"lazy_images": True} if kind in ("robomimic", "lerobot") else {}
+    compare(episodes, load_dataset(target, format=kind, **lazy), target)
     screen.say(
         f"{target}  {kind}, {len(episodes)} episodes, {episodes.steps:,} steps, {_size(target)}; "
         "read back and equal to what was read"
@@ -71,7 +75,7 @@ def compare(written: Episodes, read: Episodes, target: Path) -> None:
         **{key: (array, read.observation.get(key)) for key, array in written.observation.items()},
     }
     for name, (before, after) in pairs.items():
-        if before is not None and (after is None or not np.array_equal(before, after, equal_nan=True)):
+        if before is not None and (after is None or not same(before, after)):
             raise DataError(
                 f"{name} read back from {target} differs from the source; do not use the file, and report this"
             )

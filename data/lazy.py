@@ -193,6 +193,13 @@ def save_array(path: Path, array: Array) -> None:
     stored.flush()
 
 
+def same(a: Array, b: Array) -> bool:
+    """Whether two arrays hold the same numbers, NaN included; lazy ones are compared block by block."""
+    if is_lazy(a) or is_lazy(b):
+        return a.shape == b.shape and all(np.array_equal(a[rows], b[rows]) for rows in blocks(a))
+    return np.array_equal(a, b, equal_nan=True)
+
+
 def blocks(array: Array | LazyArray) -> list[slice]:
     """Slices that cover all rows, each small enough to hold."""
     size = max(1, _BLOCK_BYTES // max(1, math.prod(array.shape[1:]) * array.dtype.itemsize))

@@ -1,5 +1,6 @@
 """Camera frames out of video files and PNG bytes, all at once or when they are asked for."""
 
+import math
 import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ..lazy import LazyArray, Recent
 
 Image = NDArray[np.uint8]
 
-_KEPT = 256  # decoded frames that a lazy array remembers
+_KEPT_BYTES = 64 << 20  # of decoded frames that a lazy array remembers
 _AHEAD = 64  # frames that are decoded and dropped rather than starting the decoder anew
 
 
@@ -114,7 +115,7 @@ class VideoRows(LazyArray):
 
     def _forget(self) -> None:
         self._process = os.getpid()
-        self._recent = Recent(_KEPT)
+        self._recent = Recent(max(1, _KEPT_BYTES // math.prod(self.shape[1:])))
         self._decoder: Generator[Image] | None = None
         self._path: Path | None = None
         self._next = 0  # the frame of the file that the decoder gives next

@@ -9,7 +9,8 @@ import pytest
 from sensorimotor.commands.convert import bad_episodes, compare
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import DataError
-from sensorimotor.data.formats import load_dataset
+from sensorimotor.data.formats import load_dataset, save_dataset
+from sensorimotor.data.spec import Field
 
 
 @pytest.mark.parametrize("name", ["out.hdf5", "out.zarr", "out.zarr.zip", "out.npz", "out"])
@@ -81,6 +82,21 @@ def test_what_a_reader_has_to_leave_out_is_a_loss(command, tmp_path: Path) -> No
     done = command("convert", f"source={source}", f"target={tmp_path / 'o.hdf5'}", "control_hz=10")
     assert done.code == 3
     assert "camera_matrix" in done.err
+
+
+def test_frames_of_a_lerobot_set_become_a_file_to_train_on(
+    command, recordings: Episodes, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    frames = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), dtype=np.uint8)
+    field = Field(shape=(8, 8, 3), dtype="uint8")
+    spec = replace(recordings.spec, observation={**recordings.spec.observation, "image.top": field})
+    seeing = replace(recordings, spec=spec, observation={**recordings.observation, "image.top": frames})
+    save_dataset(seeing, tmp_path / "set", format="lerobot")
+    done = command("convert", f"source={tmp_path / 'set'}", f"target={tmp_path / 'o.hdf5'}")
+    assert done.code == 0, done.err
+    lazy = load_dataset(tmp_path / "o.hdf5", lazy_images=True)
+    np.testing.assert_array_equal(lazy.observation["image.top"][:], frames)
 
 
 def test_every_bad_episode_is_found_where_it_is_first_bad(recordings: Episodes) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sensorimotor.data.episodes import Episodes, concatenate, open_episodes, save_episodes
 from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.formats.robomimic import write_robomimic
-from sensorimotor.data.lazy import Joined, LazyArray, Mapped, Taken, as_array, is_lazy, join, take
+from sensorimotor.data.lazy import Joined, LazyArray, Mapped, Taken, as_array, is_lazy, join, same, take
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.data.windows import Windows
 
@@ -132,6 +132,16 @@ def test_selections_of_selections_are_one() -> None:
     np.testing.assert_array_equal(twice[:], values[[9, 5]])
 
 
+def test_lazy_arrays_are_compared_by_their_numbers() -> None:
+    values = numbers()
+    other = values.copy()
+    other[9, 1, 2] += 1
+    assert same(as_array(Counted(values)), values)
+    assert not same(as_array(Counted(values)), as_array(Counted(other)))
+    assert not same(as_array(Counted(values)), values[:9])
+    assert same(np.array([np.nan]), np.array([np.nan]))
+
+
 def test_arrays_in_memory_stay_arrays() -> None:
     values = numbers()
     assert not is_lazy(take(values, np.array([1])))
@@ -162,14 +172,13 @@ def test_episodes_are_selected_joined_checked_and_saved_without_reading_them_all
     )
 
 
-@pytest.mark.parametrize("name", ["b.hdf5", "b.zarr", "b.zarr.zip", "b.npz"])
+@pytest.mark.parametrize("name", ["b.hdf5", "b.zarr", "b.zarr.zip", "b.npz", "b_lerobot"])
 def test_lazy_episodes_are_written_as_eager_ones(tmp_path: Path, name: str) -> None:
     from sensorimotor.data.formats import save_dataset
 
     eager, lazy = written(seeing(), tmp_path / "a.hdf5", None)
-    if "zarr" in name:
-        pytest.importorskip("zarr")
-    save_dataset(lazy, tmp_path / name)
+    pytest.importorskip("zarr" if "zarr" in name else "pyarrow" if "lerobot" in name else "h5py")
+    save_dataset(lazy, tmp_path / name, format="lerobot" if "lerobot" in name else None)
     again = load_dataset(tmp_path / name)
     assert again.spec == eager.spec
     for key, value in eager.observation.items():
