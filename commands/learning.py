@@ -85,10 +85,10 @@ def load_lesson(
     if config.lazy_images or (config.lazy_images is None and _is_hdf5(config, path)):
         options["lazy_images"] = True
     episodes = load_dataset(path, format=config.format, **options)
-    if isinstance(task, PushTConfig) and task.images and CAMERA not in episodes.observation:
-        episodes = _drawn(episodes, task, folder / FRAMES, screen)
     if config.episodes is not None and config.episodes < len(episodes):
         episodes = episodes.select(np.arange(config.episodes))
+    if isinstance(task, PushTConfig) and task.images and CAMERA not in episodes.observation:
+        episodes = _drawn(episodes, task, folder / FRAMES, screen)
     training, held_out = split_episodes(
         episodes, held_out=config.held_out, generator=np.random.default_rng(seed)
     )

@@ -36,7 +36,8 @@ class RegressorConfig(NetworkConfig):
     @classmethod
     def like(cls, config: NetworkConfig) -> Self:
         """The baseline of another policy: its windows, network and features, without generation."""
-        return cls(**config.shared(trunk=config.predicting()))
+        # Without noise, further draws would only repeat the first.
+        return cls(**config.shared(trunk=config.predicting(), draws=1))
 
 
 class RegressionPolicy(NetworkPolicy):

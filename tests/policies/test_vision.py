@@ -291,6 +291,11 @@ def test_impossible_values_are_refused(wrong: dict, message: str) -> None:
         VisionConfig(**wrong)
 
 
+def test_a_regressor_that_is_compared_sees_alike_and_draws_nothing() -> None:
+    baseline = RegressorConfig.like(replace(CONFIG, draws=4))
+    assert (baseline.vision, baseline.draws) == (VISION, 1)
+
+
 def test_no_draws_are_refused() -> None:
     with pytest.raises(ConfigError, match="draws must be at least 1, got 0"):
         FlowConfig(draws=0)
