@@ -168,7 +168,7 @@ PRESETS: Mapping[str, Preset] = {
         },
     ),
     # The same from a camera `image.top` in place of the points.
-    "flow_pixels": Preset(policy=_FLOW_PIXELS, training=_FAST | {"steps": 12_000, "batch_size": 64}),
+    "flow_pixels": Preset(policy=_FLOW_PIXELS, training=_FAST | {"steps": 16_000, "batch_size": 64}),
     "diffusion_pixels": Preset(
         policy=DiffusionConfig(
             chunk=_FLOW_PIXELS.chunk,
@@ -181,7 +181,7 @@ PRESETS: Mapping[str, Preset] = {
             mask_loss=True,
             draws=4,
         ),
-        training=_FAST | {"steps": 12_000, "batch_size": 64},
+        training=_FAST | {"steps": 16_000, "batch_size": 64},
     ),
     # Arms commanded by increments of the hand's pose, which are numbers of their own and relative to nothing observed.
     "flow_arm": Preset(

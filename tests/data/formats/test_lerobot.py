@@ -17,6 +17,7 @@ from sensorimotor.data.errors import DataError
 from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.formats.lerobot import read_lerobot, write_lerobot
 from sensorimotor.data.formats.lerobot_info import element_names, our_key, their_name
+from sensorimotor.data.lazy import is_lazy
 
 pa = pytest.importorskip("pyarrow", reason='needs pip install "sensorimotor[formats]"')
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -203,6 +204,16 @@ def test_v2_with_videos_gaps_and_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:columns that do not hold numbers")
+def test_v2_leaves_frames_in_their_videos_until_they_are_asked_for(tmp_path: Path) -> None:
+    path, frames = v2(tmp_path / "set")
+    episodes = load_dataset(path, lazy_images=True)
+    assert is_lazy(episodes.observation["image.wrist"])
+    np.testing.assert_array_equal(
+        episodes.select([1, 0]).observation["image.wrist"][:], frames[[4, 5, 6, 0, 1, 2, 3]]
+    )
+
+
+@pytest.mark.filterwarnings("ignore:columns that do not hold numbers")
 def test_frames_are_scaled_while_decoding(tmp_path: Path) -> None:
     path, frames = v2(tmp_path / "set")
     image = read_lerobot(path, image_size=(8, 16)).observation["image.wrist"]
@@ -253,6 +264,9 @@ def test_v3_finds_each_episodes_frames_in_a_shared_video(make_episodes: Make, tm
     parquet.write_table(table, table_path)
     image = read_lerobot(tmp_path).observation["image.camera"]
     np.testing.assert_array_equal(image, frames[[0, 1, 2, 4, 5]])
+    lazy = read_lerobot(tmp_path, lazy_images=True).observation["image.camera"]
+    assert is_lazy(lazy)
+    np.testing.assert_array_equal(lazy[[4, 0, 3]], frames[[5, 0, 4]])
 
 
 def break_order(path: Path) -> None:
