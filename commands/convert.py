@@ -1,4 +1,7 @@
-"""`sensorimotor convert`: one dataset format to another, read back and compared before it is called done."""
+"""`sensorimotor convert`: one dataset format to another, read back and compared before it is called done.
+
+A `.pth` file is a trained policy of robomimic's, and becomes a checkpoint of ours.
+"""
 
 import warnings
 from pathlib import Path
@@ -11,6 +14,7 @@ from ..data.episodes import Array, Episodes
 from ..data.errors import DataError
 from ..data.formats import detect_format, load_dataset, save_dataset
 from ..data.lazy import same
+from ..policies.factory import PICKLED
 from .console import Screen
 
 
@@ -21,6 +25,8 @@ def run(config: ConvertConfig, screen: Screen) -> int:
         raise DataError(f"source and target are both {source}; give another target")
     if target.exists() and not config.overwrite:
         raise DataError(f"{target} exists already; give another target, or overwrite=true to replace it")
+    if source.suffix in PICKLED:
+        return _convert_policy(source, target, config.control_hz, screen)
     options: dict[str, Any] = {} if config.control_hz is None else {"control_hz": config.control_hz}
     if source.exists() and (config.source_format or detect_format(source)) == "lerobot":
         options["lazy_images"] = True  # frames of videos outgrow memory
@@ -48,6 +54,24 @@ def run(config: ConvertConfig, screen: Screen) -> int:
     if bad:
         screen.warn(f"{len(bad)} of {len(episodes) + len(bad)} episodes are left out")
     return 3 if bad or lost else 0
+
+
+def _convert_policy(source: Path, target: Path, control_hz: float | None, screen: Screen) -> int:
+    """Robomimic's checkpoint to ours; its observations are those of robosuite's tasks."""
+    from ..policies.factory import describe
+    from ..policies.robomimic_checkpoint import read_robomimic_checkpoint
+    from ..sim.manipulation.recordings import GROUPS
+    from ..training.checkpoint import MODEL, save_checkpoint, save_weights
+
+    policy = read_robomimic_checkpoint(source, groups=GROUPS, control_hz=control_hz)
+    save_checkpoint(
+        target, lambda folder: describe(policy, folder), lambda folder: save_weights(policy, folder / MODEL)
+    )
+    screen.say(
+        f"{target}  {policy.config.algorithm}, {sum(p.numel() for p in policy.parameters()):,} parameters"
+    )
+    screen.say(f"next: sensorimotor eval checkpoint={target} task=lift")
+    return 0
 
 
 def bad_episodes(episodes: Episodes) -> dict[int, str]:

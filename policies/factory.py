@@ -40,6 +40,7 @@ PolicyConfig = (
     | RobomimicConfig
 )
 
+PICKLED = (".pth", ".pt", ".ckpt")  # how other projects' checkpoints end
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
 
 
@@ -189,6 +190,11 @@ def find_checkpoint(path: Path | str) -> Path:
     for folder in (path, path / "checkpoints" / "last"):
         if (folder / MANIFEST).is_file():
             return folder
+    if path.suffix in PICKLED and path.is_file():
+        raise CheckpointError(
+            f"{path} is a pickle, and loading one runs whatever code it holds; if it is robomimic's, convert it first: "
+            f"sensorimotor convert source={path} target={path.with_suffix('')}"
+        )
     raise CheckpointError(
         f"no checkpoint at {path}: neither it nor its checkpoints/last holds a {MANIFEST}; "
         "give the folder of a run or of a checkpoint"

@@ -27,7 +27,7 @@ class Recorder:
         self._hz = task.spec.control_hz
         for world, frames in enumerate(self._frames):
             if alive[world]:
-                text = f"step {step[world]:3d}   best coverage {100 * coverage[world]:5.1f} %"
+                text = f"step {step[world]:3d}   progress {100 * coverage[world]:5.1f} %"
                 frames.append(caption(task.render(world, size=_FRAME), text, done=bool(success[world])))
 
     def close(self, seeds: Array) -> list[str]:

@@ -22,6 +22,7 @@ Array = NDArray[Any]
 
 HAND = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}
 OBJECT = "object"
+GROUPS = {"state": tuple(HAND), "environment": (OBJECT,)}  # robomimic's names within ours
 
 
 def as_robomimic(episodes: Episodes, worlds: RobosuiteWorlds, states: Array, seeds: list[int]) -> Episodes:
