@@ -11,6 +11,7 @@ from ..data.episodes import Episodes, concatenate
 from ..data.errors import DataError
 from ..data.formats import detect_format, load_dataset
 from ..data.formats.robomimic import write_robomimic
+from ..data.instructions import INSTRUCTION, with_instruction
 from ..data.spec import check_connection
 from ..data.windows import Windows, split_episodes
 from ..policies.factory import describe
@@ -64,7 +65,13 @@ def record_if_absent(config: DataConfig, task: TaskConfig | None, screen: Screen
 
 
 def load_lesson(
-    config: DataConfig, task: TaskConfig | None, *, seed: int, folder: Path, screen: Screen
+    config: DataConfig,
+    task: TaskConfig | None,
+    *,
+    seed: int,
+    folder: Path,
+    screen: Screen,
+    told: bool = False,
 ) -> Lesson:
     """Read, check, split, and mirror where asked; a held-out episode's mirror image is held out with it.
 
@@ -74,6 +81,7 @@ def load_lesson(
         seed: of the split.
         folder: the run folder, where drawn frames are kept.
         screen: told about drawing.
+        told: make the tasks of a recording an observation `instruction`, if it has none.
 
     Raises:
         DataError: if the data is unreadable or holds numbers that are not finite, naming where.
@@ -85,6 +93,8 @@ def load_lesson(
     if config.lazy_images or (config.lazy_images is None and _is_hdf5(config, path)):
         options["lazy_images"] = True
     episodes = load_dataset(path, format=config.format, **options)
+    if told and INSTRUCTION not in episodes.observation:
+        episodes = with_instruction(episodes)
     if config.episodes is not None and config.episodes < len(episodes):
         episodes = episodes.select(np.arange(config.episodes))
     if isinstance(task, PushTConfig) and task.images and CAMERA not in episodes.observation:

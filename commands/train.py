@@ -8,6 +8,7 @@ from typing import Any
 from ..configs.train import TrainConfig
 from ..configs.typed import plain
 from ..data.errors import TrainingError
+from ..data.instructions import INSTRUCTION
 from ..policies.factory import load, make_policy
 from ..policies.network import NetworkConfig
 from ..policies.policy import Policy
@@ -31,7 +32,10 @@ def run(config: TrainConfig, screen: Screen) -> int:
     if (folder / "checkpoints" / "last").exists() and not config.resume:
         raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
     record_if_absent(config.data, config.task, screen)
-    lesson = load_lesson(config.data, config.task, seed=config.seed, folder=folder, screen=screen)
+    told = INSTRUCTION in config.policy.chunk.observation
+    lesson = load_lesson(
+        config.data, config.task, seed=config.seed, folder=folder, screen=screen, told=told
+    )
     policy = make_policy(config.policy, lesson.training, seed=config.seed)
     if config.task is not None:
         check_task(policy, config.task)

@@ -34,6 +34,7 @@ class KeySummary:
         maximum: largest finite value.
         std: standard deviation of the finite values.
         not_finite: number of NaNs and infinities.
+        texts: how many different strings there are; None where there are numbers, whose statistics are then empty.
     """
 
     key: str
@@ -46,6 +47,7 @@ class KeySummary:
     maximum: tuple[float, ...]
     std: tuple[float, ...]
     not_finite: int
+    texts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +115,8 @@ def summarize(episodes: Episodes) -> Summary:
 
 
 def _summarize_key(key: str, array: Array, field: Field) -> KeySummary:
+    if array.dtype.kind == "U":
+        return _summarize_text(key, array)
     width = field.size if field.size <= MOST_ELEMENTS else 1
     low, high = np.full(width, np.inf), np.full(width, -np.inf)
     count, mean, squares, bad = np.zeros(width), np.zeros(width), np.zeros(width), 0
@@ -143,6 +147,22 @@ def _summarize_key(key: str, array: Array, field: Field) -> KeySummary:
         maximum=tuple(high.tolist()),
         std=tuple(std.tolist()),
         not_finite=bad,
+    )
+
+
+def _summarize_text(key: str, array: Array) -> KeySummary:
+    return KeySummary(
+        key=key,
+        shape=array.shape[1:],
+        dtype="str",
+        unit="",
+        names=(),
+        minimum=(),
+        mean=(),
+        maximum=(),
+        std=(),
+        not_finite=0,
+        texts=len(np.unique(array)),
     )
 
 
@@ -201,6 +221,9 @@ def _add_rows(table: "Table", key: KeySummary) -> None:
     shape = " x ".join(map(str, key.shape)) or "1"
     bad = Text(str(key.not_finite), style="red" if key.not_finite else "")
     first = [Text(key.key), shape, key.dtype, Text(key.unit)]
+    if key.texts is not None:
+        table.add_row(*first, f"{key.texts} different", "", "", "", "", end_section=True)
+        return
     if len(columns) == 1:
         table.add_row(*first, *(f"{v:.4g}" for v in columns[0]), bad, end_section=True)
         return

@@ -29,7 +29,7 @@ def plot_trajectories(episodes: Episodes, path: Path | str, *, count: int = 4, e
     """Draw a few episodes as a PNG.
 
     Args:
-        episodes: what to draw; images and extra arrays are left out.
+        episodes: what to draw; images, text and extra arrays are left out.
         path: the PNG to write.
         count: episodes to draw, spread evenly over the set; at most 5.
         elements: how many elements of each key to draw.
@@ -43,7 +43,7 @@ def plot_trajectories(episodes: Episodes, path: Path | str, *, count: int = 4, e
         )
     chosen = np.unique(np.linspace(0, len(episodes) - 1, count).round().astype(int))
     fields = {"action": episodes.spec.action, **episodes.spec.observation}
-    fields = {key: field for key, field in fields.items() if field.size <= MOST_ELEMENTS}
+    fields = {k: field for k, field in fields.items() if field.size <= MOST_ELEMENTS and not field.is_text}
     panels = [(key, i) for key, field in fields.items() for i in range(min(field.size, elements))]
     rows = -(-len(panels) // _COLUMNS)
     plane = episodes.spec.action_dim == 2

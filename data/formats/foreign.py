@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..episodes import Array, Episodes
 from ..errors import DataError, SpecError
+from ..instructions import INSTRUCTION
 from ..schema import nearest
 from ..spec import Field, Spec
 from .description import NUMBERS, native, whole_ends
@@ -79,7 +80,8 @@ def derive(
     if words := [key for key, array in extra.items() if array.dtype.kind not in NUMBERS]:
         note(metadata, f"arrays that do not hold numbers are left out: {words}")
     observation = {
-        key: _as_image(key, native(array, key, text=array.ndim == 1)) for key, array in observation.items()
+        key: _as_image(key, native(array, key, text=key == INSTRUCTION and array.ndim == 1))
+        for key, array in observation.items()
     }
     action = native(roles["action"], "action")
     action = action[:, None] if action.ndim == 1 else action

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..episodes import Array, Episodes
 from ..errors import DataError
+from ..instructions import INSTRUCTION, TASK_INDEX, instructions_of
 from ..lazy import as_array, is_lazy
 from ..spec import Spec
 from . import lerobot_v2, lerobot_v3
@@ -92,6 +93,9 @@ def _ours(
         key: array if is_lazy(array) else array.reshape(ends[-1], *shapes[key])
         for key, array in arrays.items()
     }
+    if INSTRUCTION in shapes and INSTRUCTION not in arrays:
+        tasks = [recording.tasks[number] for number in sorted(recording.tasks)]
+        arrays[INSTRUCTION] = instructions_of(tasks, recording.columns[TASK_INDEX])
     return assemble(
         description,
         arrays,

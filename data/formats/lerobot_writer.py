@@ -13,6 +13,7 @@ import numpy as np
 from ..episodes import Array, Episodes
 from ..errors import DataError
 from ..files import atomic_folder, check_replaceable
+from ..instructions import INSTRUCTION, TASK_INDEX, TASKS, instructions_of, tasks_of
 from .description import DESCRIPTION_KEY, Description, columns
 from .frames import encode_png
 from .lerobot_info import any_step, frame_indices, their_name, timestamps
@@ -27,6 +28,8 @@ _OURS = {"action": "action", "reward": "next.reward", "terminated": "next.done"}
 
 def write_lerobot(episodes: Episodes, path: Path | str, *, file_megabytes: int = 100) -> None:
     """Write a dataset that lerobot 0.4 opens; the folder appears whole or not at all.
+
+    An observation `instruction` becomes the task of each step, other text is refused.
 
     Args:
         episodes: what to write; `image.*` of (H, W, 3) uint8 become image columns.
@@ -66,7 +69,11 @@ class _Layout:
 
 def _layout(episodes: Episodes) -> _Layout:
     arrays = columns(episodes)
-    names = {key: their_name(key) for key in episodes.observation}
+    if INSTRUCTION in episodes.observation:
+        del arrays[INSTRUCTION]
+    if text := [key for key, array in arrays.items() if array.dtype.kind == "U"]:
+        raise DataError(f"{text[0]!r} is text, of which LeRobot keeps tasks alone; rename it `{INSTRUCTION}` or drop it")
+    names = {key: their_name(key) for key in episodes.observation if key in arrays}
     names |= {key: _OURS.get(key, key) for key in arrays if key not in names}
     task_index, tasks = _tasks(episodes)
     made = {
@@ -90,7 +97,7 @@ def _layout(episodes: Episodes) -> _Layout:
     return _Layout(
         names=names,
         columns={**stored, **{name: array for name, array in made.items() if name not in stored}},
-        images=frozenset(names[key] for key in episodes.observation if _is_image(key, arrays[key])),
+        images=frozenset(names[key] for key in names if key in episodes.observation and _is_image(key, arrays[key])),
         tasks=tasks,
     )
 
@@ -101,6 +108,13 @@ def _is_image(key: str, array: Array) -> bool:
 
 def _tasks(episodes: Episodes) -> tuple[Array, list[str]]:
     """Task of every step, and what the tasks are; one unnamed task where nothing is known."""
+    if told := tasks_of(episodes.observation):
+        number, texts = told
+        index, known = episodes.extra.get(TASK_INDEX), episodes.metadata.get(TASKS)
+        if index is None:
+            return number, texts
+        if not known or not np.array_equal(instructions_of(known, index), episodes.observation[INSTRUCTION]):
+            raise DataError(f"`{INSTRUCTION}` and the extra array {TASK_INDEX!r} disagree; drop one of them")
     known = episodes.metadata.get("tasks") or [str(episodes.metadata.get("task", "unnamed task"))]
     index = episodes.extra.get("task_index", np.zeros(episodes.steps, np.int64))
     if index.ndim != 1 or index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= len(known):

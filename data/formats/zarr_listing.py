@@ -105,8 +105,8 @@ def _check_codecs(name: str, array: Mapping[str, Any]) -> None:
     if unknown:
         raise DataError(f"{name} uses the codec {unknown[0]!r}; allowed are {', '.join(_CODECS)}")
     dtype = array["dtype"]
-    if not isinstance(dtype, str) or not re.fullmatch(r"[<>|][fiub]\d+", dtype):
-        raise DataError(f"{name} holds {dtype}; arrays must hold numbers or booleans")
+    if not isinstance(dtype, str) or not re.fullmatch(r"[<>|][fiubU]\d+", dtype):
+        raise DataError(f"{name} holds {dtype}; arrays must hold numbers, booleans or text of one length")
 
 
 def _check_blosc(chunks: list[str], sizes: Mapping[str, int], read: _Read) -> None:

@@ -167,3 +167,20 @@ def test_metadata_that_is_not_json_is_refused(make_episodes: Make, tmp_path: Pat
     with pytest.raises((DataError, TypeError), match="JSON"):
         save_dataset(episodes, tmp_path / "set", format=format)
     assert list(tmp_path.iterdir()) == []
+
+
+def told(episodes: Episodes) -> Episodes:
+    """The same with an instruction, of more than one length and alphabet, for every step."""
+    texts = np.array(["push the T", "schiebe über das T", ""])[np.arange(episodes.steps) % 3]
+    spec = replace(
+        episodes.spec, observation={**episodes.spec.observation, "instruction": Field(shape=(), dtype="str")}
+    )
+    return replace(episodes, spec=spec, observation={**episodes.observation, "instruction": texts})
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(FORMATS, FORMATS)))
+def test_instructions_come_back_word_for_word(
+    make_episodes: Make, assert_same: Same, tmp_path: Path, first: Format, second: Format
+) -> None:
+    episodes = told(make_episodes())
+    assert_same(through(episodes, tmp_path, first, second, first), episodes)
