@@ -51,7 +51,7 @@ class ConsistencyJump(OwnSampler):
     Attributes:
         steps: jumps, one network call each.
         chain: bins to whose level noise is added before the second jump, the third, ...; later ones are less noisy.
-            Empty for bins at even distances.
+            Empty for bins at even distances in the less noisy half.
         clip: bound on the action after every jump, in normalised numbers; None for no bound.
         temperature: standard deviation of all noise, as a share of the level's; below 1, samples keep closer to the
             likely ones.
@@ -68,7 +68,7 @@ class ConsistencyJump(OwnSampler):
         if self.chain and len(self.chain) != self.steps - 1:
             raise ConfigError(
                 f"chain must name a bin for each of the {self.steps - 1} jumps after the first, got {self.chain}; "
-                "leave it empty for even distances"
+                "leave it empty for even distances in the less noisy half"
             )
         if any(a >= b for a, b in zip((0, *self.chain), self.chain, strict=False)):
             raise ConfigError(f"chain must hold increasing bins from 1 on, got {self.chain}")
@@ -83,7 +83,7 @@ class ConsistencyJump(OwnSampler):
         Raises:
             ConfigError: for a chain that leaves the grid.
         """
-        chain = self.chain or [round(i * bins / self.steps) for i in range(1, self.steps)]
+        chain = self.chain or [round((bins - 1) * (1 + i / self.steps) / 2) for i in range(1, self.steps)]
         if chain and not chain[-1] < bins:
             raise ConfigError(f"the policy has bins 0..{bins - 1}; chain {tuple(chain)} leaves them")
         return noise_levels(bins)[[0, *chain]].tolist()

@@ -120,6 +120,13 @@ def test_further_jumps_start_from_the_levels_of_their_bins(point: ConsistencyPol
     ).std().item() == pytest.approx(1.0, abs=0.4)
 
 
+def test_jumps_without_a_chain_start_in_the_less_noisy_half() -> None:
+    levels = noise_levels(80)
+    for steps, bins in ((1, [0]), (2, [0, 59]), (3, [0, 53, 66]), (5, [0, 47, 55, 63, 71])):
+        assert ConsistencyJump(steps=steps).levels(80) == levels[bins].tolist()
+    assert len(ConsistencyJump(steps=9).levels(2)) == 9
+
+
 def test_every_bin_is_a_real_one() -> None:
     t, u, s = draw_bins(200_000, 80, torch.Generator().manual_seed(0))
     assert (t.min().item(), t.max().item()) == (0, 78)
