@@ -81,8 +81,8 @@ FAMILIES = {
     "flow": Family(FlowConfig(**SHARED), tuple(FLOW)),
     "consistency": Family(ConsistencyConfig(**SHARED), tuple(JUMPS), teacher="flow"),
     "reflow": Family(ReflowConfig(**SHARED), tuple(FLOW[:2]), teacher="flow"),
-    "ebt denoise": Family(ENERGY, tuple(DESCENT)),
-    "ebt eqm": Family(replace(ENERGY, objective="eqm"), tuple(DESCENT)),
+    "ebt denoise": Family(replace(ENERGY, objective="denoise"), tuple(DESCENT)),
+    "ebt eqm": Family(ENERGY, tuple(DESCENT)),
     "ebt regress, K = 2": regressing(2),
     "ebt regress, K = 6": regressing(6),
 }
@@ -208,7 +208,7 @@ def main() -> None:
             f"collapse with two modes: regression {shown['regression', 'one prediction']:.2f}, "
             f"DDPM 100 {shown['diffusion', 'DDPM 100']:.2f}, DDIM 10 {shown['diffusion', 'DDIM 10']:.2f}, "
             f"flow 10 {shown['flow', 'FlowEuler 10']:.2f}, "
-            f"energy 10 {shown['ebt denoise', 'Descent 10']:.2f}"
+            f"energy 10 {shown['ebt eqm', 'Descent 10']:.2f}"
         ),
         notes=[
             f"means over {options.seeds} trainings with 95 % Student intervals, 2000 chunks each; "

@@ -30,7 +30,7 @@ from sensorimotor.training.optimizer import make_optimizer
 from sensorimotor.training.workers import Workers
 
 CHUNK = ChunkConfig(observation_steps=1, horizon=4, execute=2)
-CONFIG = EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=16, depth=1))
+CONFIG = EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=16, depth=1), objective="denoise")
 TRANSFORMER = EnergyTransformerConfig(width=16, layers=1, observation_layers=1, heads=2)
 RECIPE = replace(
     CONFIG, objective="regress", step=DescentStep(size=5.0, normalize=True, temperature=9.0), unroll=Unroll(steps=2)

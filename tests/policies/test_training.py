@@ -28,7 +28,12 @@ CONFIGS: list[PolicyConfig] = [
     DiffusionConfig(chunk=CHUNK, trunk=SMALL, prediction="v_prediction"),
     FlowConfig(chunk=CHUNK, trunk=SMALL, relative="state", octaves=1, observation_noise=0.01, mask_loss=True),
     RegressorConfig(chunk=CHUNK, trunk=SMALL),
-    EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=32, depth=1, dropout=0.1), learn_size=True),
+    EnergyConfig(
+        chunk=CHUNK,
+        trunk=EnergyMLPConfig(width=32, depth=1, dropout=0.1),
+        objective="denoise",
+        learn_size=True,
+    ),
     EnergyConfig(
         chunk=CHUNK,
         trunk=EnergyTransformerConfig(width=16, layers=1, observation_layers=1),
