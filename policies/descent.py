@@ -66,10 +66,12 @@ class Found:
     Attributes:
         x: (B', H, A).
         evaluations: (B',) energies evaluated for each row.
+        energy: (B',) at x, where it was looked up.
     """
 
     x: Tensor
     evaluations: Tensor
+    energy: Tensor | None = None
 
 
 @dataclass(frozen=True)

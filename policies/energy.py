@@ -173,7 +173,8 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
                 trace.evaluations = found.evaluations
         if trace is not None:
             with torch.no_grad():
-                trace.energy = self.energy(found.x, condition).cpu()
+                energy = self.energy(found.x, condition) if found.energy is None else found.energy
+            trace.energy = energy.cpu()
         return found.x
 
     def _starts(
@@ -203,9 +204,9 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
             return found
         with torch.no_grad():
             energy = self.energy(found.x, condition).view(count, best_of)
-        pick = energy.nan_to_num(nan=math.inf).argmin(dim=1)
+        lowest, pick = energy.nan_to_num(nan=math.inf).min(dim=1)
         x = found.x.unflatten(0, (count, best_of))[torch.arange(count, device=pick.device), pick]
-        return Found(x, found.evaluations.view(count, best_of).sum(dim=1) + best_of)
+        return Found(x, found.evaluations.view(count, best_of).sum(dim=1) + best_of, lowest)
 
     def _descend(
         self,

@@ -10,6 +10,8 @@ from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.schema import from_mapping, to_mapping
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.consistency import ConsistencyConfig
+from sensorimotor.policies.descent import Descent
+from sensorimotor.policies.energy import EnergyConfig
 from sensorimotor.policies.factory import PolicyConfig, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.nearest import NearestConfig
@@ -17,7 +19,7 @@ from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.presets import PRESETS, preset
 from sensorimotor.policies.reflow import ReflowConfig
 from sensorimotor.policies.sampling import DDIM, DDPM
-from sensorimotor.training.config import TrainingConfig
+from sensorimotor.training.config import EmaConfig, TrainingConfig
 
 TRAINABLE = [
     name for name, p in PRESETS.items() if "published" not in name and not isinstance(p.policy, NearestConfig)
@@ -104,6 +106,23 @@ def test_published_presets_have_the_published_size_on_push_t(
     episodes = make_episodes(widths={"state": 2, "environment": 18})
     policy = make_policy(PRESETS[name].policy, episodes)
     assert sum(p.numel() for p in policy.parameters()) == expected
+
+
+def test_the_published_energy_policy_is_the_released_one(make_episodes: Callable) -> None:
+    policy, training = preset("ebt_published").policy, TrainingConfig(**preset("ebt_published").training)
+    assert isinstance(policy, EnergyConfig)
+    chunk, step, unroll = policy.chunk, policy.step, policy.unroll
+    assert (chunk.observation_steps, chunk.horizon, chunk.execute, chunk.start) == (2, 16, 8, -1)
+    assert (step.size, step.momentum, step.temperature, step.normalize) == (1000, 0.9, 9, True)
+    assert (unroll.steps, unroll.extra, unroll.size_spread, unroll.noise) == (6, 4, 1.5, (0.2, 0.002))
+    assert unroll.truncate
+    assert unroll.detach
+    assert policy.sampler == Descent(steps=20, tolerance=1e-3)
+    assert (training.learning_rate, training.batch_size, training.warmup_steps) == (3e-5, 64, 500)
+    assert training.ema == EmaConfig(power=0.75)
+    network = make_policy(policy, make_episodes(widths={"state": 2, "environment": 18}))
+    # 5.27 and 3.16 million in the blocks, and what leads into and out of them
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(8.6e6, rel=0.01)
 
 
 def test_few_step_sampling_of_a_published_preset_is_one_line(make_episodes: Callable) -> None:
