@@ -26,7 +26,12 @@ from record import record
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.intervals import mean_interval, wilson
 from sensorimotor.data.windows import Windows
+from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
+from sensorimotor.policies.descent import Descent
+from sensorimotor.policies.descent_step import DescentStep
 from sensorimotor.policies.diffusion import DiffusionConfig
+from sensorimotor.policies.energy import EnergyConfig, Objective
+from sensorimotor.policies.energy_mlp import EnergyMLPConfig
 from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.network import NetworkConfig
@@ -68,6 +73,17 @@ def euler(*steps: int, temperature: float = 0.5) -> dict[str, SamplerConfig | Ow
     }
 
 
+def energy(objective: Objective, **own: Any) -> EnergyConfig:
+    """An energy of the preset's size and features."""
+    trunk = EnergyMLPConfig(width=512, depth=3, expansion=2)
+    return EnergyConfig(**BASE.shared(trunk=trunk), objective=objective, **own)
+
+
+def descents(*settings: tuple[int, float]) -> dict[str, SamplerConfig | OwnSampler | None]:
+    """Descents of so many steps, from starts of this standard deviation."""
+    return {f"descent {n}, spread {spread}": Descent(steps=n, spread=spread) for n, spread in settings}
+
+
 FAMILIES: dict[str, Family] = {
     "regressor": Family(RegressorConfig.like(BASE), {"": None}),
     "diffusion": Family(
@@ -75,6 +91,17 @@ FAMILIES: dict[str, Family] = {
         {"DDPM 100": DDPM(steps=100, clip=_CLIP), "DDIM 10": DDIM(steps=10, clip=_CLIP)},
     ),
     "flow": Family(FlowConfig(**BASE.shared(), time="uniform"), euler(10, temperature=1.0) | euler(1, 2, 10)),
+    "consistency": Family(
+        ConsistencyConfig(**BASE.shared(), data_std=1.0, sampler=ConsistencyJump(clip=None)),
+        {
+            f"jump {n}, temperature {t}": ConsistencyJump(steps=n, clip=None, temperature=t)
+            for n, t in ((1, 1.0), (1, 0.5), (3, 0.5))
+        },
+        teacher="flow",
+    ),
+    "ebt eqm": Family(energy("eqm"), descents((2, 1.0), (10, 1.0), (10, 0.5))),
+    "ebt denoise": Family(energy("denoise"), descents((2, 1.0), (10, 1.0), (10, 0.5))),
+    "ebt regress": Family(energy("regress", step=DescentStep()), descents((2, 1.0), (10, 1.0), (10, 0.5))),
 }
 
 
