@@ -225,8 +225,7 @@ class ConsistencyPolicy(Student, GenerativePolicy):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Loss of arriving at the same action from both ends of a step of the teacher, and of denoising."""
-        condition, told = self.observe(batch, generator)
-        action = self.normalize_action(batch.action.to(condition.values), condition)
+        action, condition, told = self.lesson(batch, generator)
         error = self._inconsistency(action, condition, told, generator)
         if self.config.denoising:
             error = error + self.config.denoising * self._denoising_error(action, condition, generator)

@@ -20,6 +20,7 @@ from ..data.normalizer import Normalizer
 from ..data.schema import nearest
 from ..data.spec import Spec
 from ..data.windows import Batch
+from .crop import View
 from .descent import Descent, Found, descend
 from .descent_step import DescentStep, Energy, advance, slope
 from .energy_mlp import EnergyMLPConfig
@@ -106,9 +107,14 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         assert isinstance(config, EnergyConfig)
         return build_energy_trunk(config.trunk, self.spec, self.encoder.width)
 
-    def _features(self, seen: Mapping[str, Tensor], observation: Mapping[str, Tensor]) -> Features:
+    def _features(
+        self,
+        seen: Mapping[str, Tensor],
+        observation: Mapping[str, Tensor],
+        views: Mapping[str, View] | None = None,
+    ) -> Features:
         """What the network has read of the observations, so that a descent reads them once."""
-        features = super()._features(seen, observation)
+        features = super()._features(seen, observation, views)
         # Under autocast too: actions are brought to the type of these values.
         return replace(features, values=self.trunk.observe(features.values).float())
 

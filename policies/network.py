@@ -173,7 +173,12 @@ class NetworkPolicy(Policy):
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
         """Normalised target chunks (B * draws, H, A) and the condition to predict them from."""
-        seen = self._disturb(batch.observation, generator)
+        return self._pair(self._disturb(batch.observation, generator), batch, generator)
+
+    def _pair(
+        self, seen: Mapping[str, Tensor], batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, Features]:
+        """The training pair of a batch whose observations have been disturbed."""
         views = self.encoder.draw_views(seen, generator)
         features = self._features(seen, batch.observation, views)
         target = self.normalize_action(batch.action.to(features.values), features)
@@ -207,10 +212,10 @@ class NetworkPolicy(Policy):
         return seen
 
     def reduce(self, error: Tensor, mask: Tensor) -> Tensor:
-        """Mean of element-wise errors (B * draws, H, A); with `mask_loss` (B, H), over real actions only."""
+        """Mean of element-wise errors (B * draws, H, A); with `mask_loss`, over real actions, (B, H) or so many rows."""
         if not self.mask_loss:
             return error.mean()
-        mask = mask.repeat_interleave(self.draws, dim=0) if self.draws > 1 else mask
+        mask = mask.repeat_interleave(len(error) // len(mask), dim=0)
         weight = mask.to(error)[..., None]
         return (error * weight).sum() / (weight.sum() * error.shape[-1]).clamp_min(1)
 

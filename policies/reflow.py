@@ -56,8 +56,8 @@ class ReflowPolicy(Student, FlowPolicy):
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity at one random position per chunk."""
-        condition, told = self.observe(batch, generator)
-        noise = draw(batch.action.shape, generator, condition.values)
+        recorded, condition, told = self.lesson(batch, generator)
+        noise = draw(recorded.shape, generator, recorded)
         action = self.taught(told, noise)
         s = draw_times(self.config.time, len(action), generator).to(action)
         out = self.trunk(mix(action, noise, s), STEPS * s, condition.values)

@@ -189,7 +189,7 @@ class StreamingPolicy(NetworkPolicy):
             x, target = with_latent(xi, slope, around, noise[..., width:], t, config.tube, config.latent)
         error = F.mse_loss(self._velocity(x, t, condition), target, reduction="none")
         segment = (t * self.spec.horizon).long().clamp_max(self.spec.horizon - 1)
-        mask = batch.mask.to(action.device).gather(1, segment[:, None])
+        mask = batch.mask.to(action.device).repeat_interleave(self.draws, dim=0).gather(1, segment[:, None])
         return self.reduce(error, mask)
 
 

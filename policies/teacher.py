@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.errors import ConfigError, NormalizerError, SpecError, TrainingError
 from ..data.normalizer import same_affine
@@ -62,12 +62,13 @@ class Student(NetworkPolicy):
         copy_matching(self, teacher)
         self._teacher = (teacher.eval().requires_grad_(False),)
 
-    def observe(self, batch: Batch, generator: torch.Generator) -> tuple[Features, Any]:
-        """The student's condition and the teacher's; both see the observations disturbed in the same way."""
+    def lesson(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features, Any]:
+        """Normalised chunks, the student's condition and the teacher's; both see observations disturbed alike."""
         seen = self._disturb(batch.observation, generator)
         with torch.no_grad():
             told = self.teacher.encode(seen)
-        return self._features(seen, batch.observation), told
+        action, condition = self._pair(seen, batch, generator)
+        return action, condition, told if self.draws == 1 else told.repeat(self.draws)
 
 
 def check_same_spec(student: Spec, teacher: Spec) -> None:
