@@ -41,7 +41,7 @@ from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.sampling import DDIM, Trace
 from sensorimotor.sim.demos import DEMONSTRATIONS, mirrored
-from sensorimotor.sim.evaluation import Evaluation, evaluate
+from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, is_free
 from sensorimotor.sim.task import Step, Task
 from sensorimotor.training.config import TrainingConfig
@@ -68,13 +68,15 @@ class ShiftedPushT:
         self.task = PushTWorlds(replace(config, max_steps=config.max_steps + LAST), worlds=worlds)
         self.spec: Spec = self.task.spec
         self.worlds, self.max_steps = worlds, self.task.max_steps
+        self._generators: list[np.random.Generator] = []
+        self._due, self._shifted = np.zeros(worlds, dtype=int), np.full(worlds, -1)  # (N,) control steps
         self._elapsed = 0
 
     def reset(self, seeds: Sequence[int]) -> dict[str, Array]:
         """Start every world anew; when and how it is disturbed follows from its seed."""
         self._generators = [np.random.default_rng([int(seed), 7]) for seed in seeds]
         self._due = np.array([g.integers(FIRST, LAST + 1) for g in self._generators])
-        self._shifted = np.full(self.worlds, -1)
+        self._shifted[:] = -1
         self._elapsed = 0
         return self.task.reset(seeds)
 
@@ -114,7 +116,7 @@ class ShiftedPushT:
             distance = self._generators[world].uniform(NEAREST, FARTHEST)
             angle = self._generators[world].uniform(-np.pi, np.pi)
             offset = distance * np.array([np.cos(angle), np.sin(angle)])
-            if is_free(block[None] + [*offset, 0.0], pusher[None]).all():
+            if is_free(block[None] + np.append(offset, 0.0), pusher[None]).all():
                 return offset
         return None
 
@@ -178,7 +180,7 @@ def learn(config: PolicyConfig, episodes: Episodes, updates: int, run: Path) -> 
     policy = make_policy(config, episodes)
     settings = PRESETS["flow_points"].training
     options = TrainingConfig(**{**settings, "steps": updates, "tensorboard": False, "device": "cpu"})
-    train(
+    outcome = train(
         policy,
         Windows(episodes, policy.spec),
         options,
@@ -186,13 +188,15 @@ def learn(config: PolicyConfig, episodes: Episodes, updates: int, run: Path) -> 
         describe=partial(describe, policy),
         resume=(run / "checkpoints" / "last").exists(),
     )
+    if outcome.stopped:
+        raise SystemExit(f"interrupted after {outcome.steps:,} of {updates:,} updates; call again to go on")
     return load(run)
 
 
 def judge(policy: Policy, task: Task, episodes: int, name: str, file: Path) -> dict[str, Any]:
     """An evaluation on reporting starts, or the one that was kept."""
     if not file.exists():
-        result: Evaluation = evaluate(policy, task, episodes=episodes, name=name)
+        result = evaluate(policy, task, episodes=episodes, name=name)
         result.save(file)
     return json.loads(file.read_text())
 
@@ -232,18 +236,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark/retry"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.runs.mkdir(parents=True, exist_ok=True)
+    runs = options.runs / f"{options.minutes:g}_minutes"
+    runs.mkdir(parents=True, exist_ok=True)
     demonstrations = load_dataset(DEMONSTRATIONS)
     episodes = concatenate([demonstrations, mirrored(demonstrations)])
     worlds = min(50, options.episodes)
     calm, shifted = PushTWorlds(worlds=worlds), ShiftedPushT(PushTConfig(), worlds=worlds)
     rows, data = [], {}
     for name, config in contenders().items():
-        run = options.runs / name.replace(", ", "_")
+        run = runs / name.replace(", ", "_")
         lesson = plan(config, episodes, options.minutes, run)
         policy = learn(config, episodes, lesson.updates, run)
         results = {
-            what: judge(policy, task, options.episodes, name, run / f"{what}.json")
+            what: judge(policy, task, options.episodes, name, run / f"{what}_{options.episodes}.json")
             for what, task in (("undisturbed", calm), ("shifted", shifted))
         }
         spent = evaluations(policy, calm)

@@ -148,6 +148,7 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         """The step size alpha, also while it is learned."""
         return self.config.step.size if self.log_size is None else self.log_size.exp()
 
+    @torch.no_grad()
     def draw_normalized(
         self,
         condition: Features,
@@ -178,8 +179,7 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
             if trace is not None:
                 trace.evaluations = found.evaluations
         if trace is not None:
-            with torch.no_grad():
-                energy = self.energy(found.x, condition) if found.energy is None else found.energy
+            energy = self.energy(found.x, condition) if found.energy is None else found.energy
             trace.energy = energy.cpu()
         return found.x
 
@@ -208,8 +208,7 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         found = self._descend(starts.flatten(0, 1), condition, sampler, prefix=prefix, generator=generator)
         if best_of == 1:
             return found
-        with torch.no_grad():
-            energy = self.energy(found.x, condition).view(count, best_of)
+        energy = self.energy(found.x, condition).view(count, best_of)
         lowest, pick = energy.nan_to_num(nan=math.inf).min(dim=1)
         x = found.x.unflatten(0, (count, best_of))[torch.arange(count, device=pick.device), pick]
         return Found(x, found.evaluations.view(count, best_of).sum(dim=1) + best_of, lowest)
