@@ -104,8 +104,7 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
 
     def make_trunk(self, config: NetworkConfig) -> EnergyTrunk:
         """The energy network."""
-        assert isinstance(config, EnergyConfig)
-        return build_energy_trunk(config.trunk, self.spec, self.encoder.width)
+        return build_energy_trunk(self.config.trunk, self.spec, self.encoder.width)
 
     def _features(
         self,

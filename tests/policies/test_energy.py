@@ -244,6 +244,23 @@ def test_the_best_of_more_starts_is_never_worse(episodes: Episodes) -> None:
     assert (energies[-1] < energies[0] - 1e-3).any()
 
 
+def test_more_starts_find_the_deeper_of_two_basins(episodes: Episodes) -> None:
+    class TwoBasins(Bowl):
+        def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+            right, left = 0.5 * (x - 1).square(), 0.5 * (x + 1).square()
+            return torch.where(x.mean(dim=(1, 2)) > 0, right.sum(dim=(1, 2)), left.sum(dim=(1, 2)) + 0.5)
+
+    policy = with_bowl(CONFIG, episodes, torch.zeros(50, 4, 2))
+    policy.trunk = TwoBasins(torch.zeros(50, 4, 2))  # pyright: ignore[reportAttributeAccessIssue]
+    condition = policy.encode(observe(50))
+    shares = []
+    for best_of in (1, 8):
+        x = policy.draw_normalized(condition, (50, 4, 2), Descent(steps=2, best_of=best_of))
+        shares.append((x[:, 0, 0] > 0).float().mean().item())
+    assert 0.2 < shares[0] < 0.8
+    assert shares[1] > 0.95
+
+
 def test_the_best_of_one_start_is_a_single_run(episodes: Episodes) -> None:
     policy = build(CONFIG, episodes)
     noise = torch.randn(3, 1, 4, 2, generator=torch.Generator().manual_seed(0))
