@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError, SpecError
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.chunk import ChunkConfig
-from sensorimotor.policies.factory import make_policy
+from sensorimotor.policies.factory import describe, load, make_policy
 from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.streaming import (
     StreamingConfig,
@@ -21,6 +23,7 @@ from sensorimotor.policies.streaming import (
     velocity,
     with_latent,
 )
+from sensorimotor.training.checkpoint import save_checkpoint, save_weights
 
 CONFIG = StreamingConfig(
     chunk=ChunkConfig(observation_steps=1, horizon=4, execute=2),
@@ -200,6 +203,17 @@ def test_repeated_actions_past_the_end_of_an_episode_teach_nothing(episodes: Epi
     assert batch.mask.sum(dim=1).tolist() == [1] * 200
     policy.trunk = Field(lambda x, t: torch.where(t.view(-1, 1, 1) < 0.25, 0.0, torch.full_like(x, 1e6)))
     assert policy(batch, torch.Generator().manual_seed(0)).item() < 1e3
+
+
+@pytest.mark.parametrize("latent", [None, 0.3])
+def test_a_loaded_policy_is_the_saved_one(tmp_path: Path, episodes: Episodes, latent: float | None) -> None:
+    policy = build(replace(CONFIG, latent=latent), episodes)
+    weights = lambda folder: save_weights(policy, folder / "model.safetensors")  # noqa: E731
+    save_checkpoint(tmp_path / "checkpoint", partial(describe, policy), weights)
+    loaded = load(tmp_path / "checkpoint")
+    assert loaded.config == policy.config
+    seen = observe(policy, episodes)
+    assert torch.equal(loaded.sample(seen, samples=2), policy.sample(seen, samples=2))
 
 
 def test_the_released_variant_is_the_default() -> None:

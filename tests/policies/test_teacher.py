@@ -83,6 +83,16 @@ def test_a_student_is_trained_from_a_saved_run_and_loaded_without_it(
 
 
 @pytest.mark.parametrize("config", STUDENTS, ids=IDS)
+def test_a_loaded_student_is_the_saved_one(
+    tmp_path: Path, episodes: Episodes, config: ConsistencyConfig
+) -> None:
+    student = make(config, episodes, make_policy(FLOW, episodes)).eval()
+    loaded = load(save(student, tmp_path / "checkpoint"))
+    observation = Windows(episodes, student.spec).batch(np.arange(3)).observation
+    assert torch.equal(loaded.sample(observation, samples=2), student.sample(observation, samples=2))
+
+
+@pytest.mark.parametrize("config", STUDENTS, ids=IDS)
 def test_an_interrupted_student_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, episodes: Episodes, config: ConsistencyConfig
 ) -> None:
