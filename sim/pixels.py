@@ -78,6 +78,7 @@ class DrawnRows(LazyArray):
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Drawn frames."""
         if self._process != os.getpid():
+            self._parents = self._renderer  # not released here: its context belongs to the parent
             self._forget()
         found = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for place, row in enumerate(rows.tolist()):

@@ -123,6 +123,7 @@ class VideoRows(LazyArray):
     def read(self, rows: NDArray[np.int64]) -> Image:
         """Decoded frames."""
         if self._process != os.getpid():
+            self._parents = self._decoder  # not closed here: that would stop the parent's decoder
             self._forget()
         found = np.empty((len(rows), *self.shape[1:]), np.uint8)
         for place, row in enumerate(rows.tolist()):

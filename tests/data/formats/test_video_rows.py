@@ -87,8 +87,9 @@ def test_no_clips_are_refused() -> None:
         VideoRows([], None)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_decoding_goes_on_after_pickling_and_in_a_forked_process(videos: list[Path]) -> None:
-    lazy = VideoRows([Clip(videos[0], 0, 30)], None)
+    lazy = VideoRows([Clip(videos[0], 0, 90)], None)
     expected = decode_clips(lazy.clips, None)
     np.testing.assert_array_equal(lazy[10], expected[10])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy))[11], expected[11])
@@ -104,7 +105,7 @@ def test_decoding_goes_on_after_pickling_and_in_a_forked_process(videos: list[Pa
     os.close(reader)
     os.waitpid(child, 0)
     assert said == b"1"
-    np.testing.assert_array_equal(lazy[13], expected[13])
+    np.testing.assert_array_equal(lazy[13:90], expected[13:90])  # the child left the parent's decoder alone
 
 
 def test_still_images_are_decoded_when_asked_for() -> None:
