@@ -175,7 +175,7 @@ def take(message: Mapping[Any, Any], name: str, kind: type, *, optional: bool = 
         return None
     if type(value) is not kind:
         raise WireError(f"{name} must be {kind.__name__}, got {type(value).__name__}")
-    if kind is str and len(value) > _LONGEST:
+    if isinstance(value, str) and len(value) > _LONGEST:
         raise WireError(f"{name} is longer than {_LONGEST} characters")
     return value
 

@@ -21,7 +21,7 @@ from ...data.normalizer import Normalizer
 from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
 from ..policy import GenerativePolicy, Policy
-from ..sampling import FlowEuler, OwnSampler, SamplerConfig, Trace
+from ..sampling import OwnSampler, SamplerConfig, Trace
 from .connection import ConnectionConfig
 from .message import generator_state, take_array, to_array, to_tensor
 from .service import Answer, ForgottenError, Service, follow
@@ -207,6 +207,11 @@ class RemoteCondition:
         return replace(self, rows=self.rows * samples, repeats=self.repeats * samples, origin=origin)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServedSampler(OwnSampler):
+    """The sampler that the served policy brings; only its server knows how to use it."""
+
+
 class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
     """A policy that answers at any noise level from another process, so that it can be composed.
 
@@ -220,7 +225,9 @@ class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
         self.normalizer = Normalizer(greeting.statistics)
         self.relative = greeting.relative
         served = greeting.sampler
-        self.sampler = FlowEuler() if served is None else from_mapping(SamplerConfig, served, where="sampler")
+        self.sampler = (
+            ServedSampler() if served is None else from_mapping(SamplerConfig, served, where="sampler")
+        )
         self._served_sampler = self.sampler
         self._handles = itertools.count(1)
 
@@ -308,7 +315,7 @@ class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
     def _sampler(self, given: SamplerConfig | OwnSampler | None) -> str | None:
         """The sampler to use as JSON; None for the one the server has."""
         chosen = given or self.sampler
-        if given is None and chosen is self._served_sampler:
+        if isinstance(chosen, ServedSampler) or (given is None and chosen is self._served_sampler):
             return None
         if isinstance(chosen, OwnSampler):
             raise ConfigError(

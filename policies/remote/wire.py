@@ -49,7 +49,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
     """
     import msgpack
 
-    return msgpack.packb(message, default=_pack_array)
+    return msgpack.Packer(default=_pack_array).pack(message)
 
 
 def decode(frame: bytes, *, limit: int = MAX_BYTES) -> dict[str, Any]:

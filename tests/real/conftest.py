@@ -1,6 +1,7 @@
 """A small policy whose numbers are known here, and servers of it on ports of the system's choice."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +38,10 @@ def one_thread() -> Iterator[None]:
 
 def flow(seed: int = 0, spec: Spec = SPEC, relative: str | None = "state") -> Policy:
     normalizer = Normalizer(
-        {"state": (torch.zeros(3), torch.ones(3)), "action": (torch.tensor([0.1, 0.2]), torch.tensor([2.0, 3.0]))}
+        {
+            "state": (torch.zeros(3), torch.ones(3)),
+            "action": (torch.tensor([0.1, 0.2]), torch.tensor([2.0, 3.0])),
+        }
     )
     config = FlowConfig(trunk=MLPConfig(width=32, depth=1), relative=relative)
     return build_policy(config, spec, normalizer, seed=seed).eval()
@@ -59,7 +63,7 @@ def serve() -> Iterator[Callable[..., PolicyServer]]:
     running: list[PolicyServer] = []
 
     def start(policy: Policy, name: str = "flow mlp", **changes: Any) -> PolicyServer:
-        running.append(PolicyServer(policy, ServerConfig(**({"port": 0} | changes)), name=name).start())
+        running.append(PolicyServer(policy, replace(ServerConfig(port=0), **changes), name=name).start())
         return running[-1]
 
     yield start
@@ -70,7 +74,7 @@ def serve() -> Iterator[Callable[..., PolicyServer]]:
 @pytest.fixture
 def reach() -> Callable[..., ConnectionConfig]:
     def config(url: str, **changes: Any) -> ConnectionConfig:
-        quick = {"deadline_s": 10.0, "backoff": BackoffConfig(first_s=0.01, longest_s=0.1)}
-        return ConnectionConfig(url=url, **(quick | changes))
+        quick = ConnectionConfig(url=url, deadline_s=20.0, backoff=BackoffConfig(first_s=0.01, longest_s=0.1))
+        return replace(quick, **changes)
 
     return config

@@ -30,9 +30,7 @@ class Slow(Policy):
 
 
 if __name__ == "__main__":
-    spec = Spec(
-        observation={"state": Field(shape=(3,))}, action=Field(shape=(2,)), control_hz=10, horizon=8
-    )
+    spec = Spec(observation={"state": Field(shape=(3,))}, action=Field(shape=(2,)), control_hz=10, horizon=8)
     with PolicyServer(Slow(spec), ServerConfig(port=int(sys.argv[1]))) as server:
         print(server.url, flush=True)
         sys.stdin.read()  # until the test closes it

@@ -52,7 +52,11 @@ def test_an_answer_repeats_the_number_and_holds_the_chunks(session: Session, pol
         ({"observation": {"force": STATE}}, "SpecError", "'force' is unknown"),
         ({"observation": {"state": STATE[:0]}}, "SpecError", "samples of 0 observations"),
         ({"observation": {"state": STATE[0]}}, "SpecError", r"shape \(2, 3\)"),
-        ({"observation": {"state": STATE.astype(np.uint8)}}, "SpecError", "is uint8; the policy needs float32"),
+        (
+            {"observation": {"state": STATE.astype(np.uint8)}},
+            "SpecError",
+            "is uint8; the policy needs float32",
+        ),
         ({"observation": {"state": "x"}}, "WireError", "state must be ndarray, got str"),
         ({"observation": {"state": STATE * np.nan}}, "SpecError", "not finite"),
         ({"prefix": np.zeros((1, 9, 2), np.float32)}, "SpecError", "prefix has shape"),
@@ -88,7 +92,9 @@ def test_a_sample_that_cannot_be_is_refused(session: Session, changes: Any, kind
         ({"s": np.zeros(3, np.float32)}, "SpecError", r"s must be a number in \[0, 1\]"),
     ],
 )
-def test_a_prediction_that_cannot_be_is_refused(session: Session, changes: Any, kind: str, match: str) -> None:
+def test_a_prediction_that_cannot_be_is_refused(
+    session: Session, changes: Any, kind: str, match: str
+) -> None:
     assert tell(session, ENCODE)["kind"] == "reply"
     assert tell(session, NOISE)["value"].shape == (2, 8, 2)
     answer = tell(session, NOISE | changes)
@@ -124,7 +130,10 @@ def test_an_answer_beyond_the_limit_is_an_error(policy: Policy) -> None:
         (encode(SAMPLE | {"version": 2}), "speaks protocol 2, this one 1"),
         (encode(SAMPLE | {"id": -1}), "id must lie in"),
         (encode(SAMPLE | {"id": 1.0}), "id must be int, got float"),
-        (encode(SAMPLE | {"kind": "reset"}), "unknown kind 'reset'; allowed are sample, encode, noise, velocity"),
+        (
+            encode(SAMPLE | {"kind": "reset"}),
+            "unknown kind 'reset'; allowed are sample, encode, noise, velocity",
+        ),
         (encode(SAMPLE | {"patience_s": float("nan")}), "patience_s must be finite"),
         (encode({k: v for k, v in SAMPLE.items() if k != "kind"}), "kind must be str, got NoneType"),
     ],

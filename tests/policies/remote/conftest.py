@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,7 +35,9 @@ def reach() -> Callable[..., ConnectionConfig]:
     """How tests reach a server: impatiently."""
 
     def config(url: str, **changes: Any) -> ConnectionConfig:
-        quick = {"deadline_s": 5.0, "backoff": BackoffConfig(first_s=0.01, longest_s=0.05), "heartbeat_s": 0.0}
-        return ConnectionConfig(url=url, **(quick | changes))
+        quick = ConnectionConfig(
+            url=url, deadline_s=5.0, heartbeat_s=0.0, backoff=BackoffConfig(first_s=0.01, longest_s=0.05)
+        )
+        return replace(quick, **changes)
 
     return config

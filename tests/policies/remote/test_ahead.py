@@ -182,7 +182,7 @@ def test_a_failed_request_keeps_the_queue_running_and_is_asked_again() -> None:
 def test_an_answer_that_never_comes_ends_at_the_deadline() -> None:
     policy = Counting(4)
     runner = AskAhead(policy, lambda observation: Future(), AheadConfig(deadline_s=0.01))
-    with pytest.raises(RemoteError, match="no chunk came within 0.01 s"):
+    with pytest.raises(RemoteError, match=r"no chunk came within 0.01 s"):
         runner.act({"state": torch.zeros(1, 1)})
 
 

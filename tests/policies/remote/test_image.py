@@ -22,7 +22,9 @@ def test_the_picture_fits_and_the_rest_is_black(shape: tuple[int, int], rows: sl
 
 
 def test_an_odd_remainder_goes_right_and_down() -> None:
-    out = resize_with_pad(np.full((10, 20, 3), 200, np.uint8), 9, 10)  # fits as 5 x 10: two rows above, two below
+    out = resize_with_pad(
+        np.full((10, 20, 3), 200, np.uint8), 9, 10
+    )  # fits as 5 x 10: two rows above, two below
     assert [bool(row.any()) for row in out[:, 0]] == [False] * 2 + [True] * 5 + [False] * 2
     out = resize_with_pad(np.full((10, 20, 3), 200, np.uint8), 8, 10)  # three rows: one above, two below
     assert [bool(row.any()) for row in out[:, 0]] == [False] + [True] * 5 + [False] * 2
@@ -33,7 +35,9 @@ def test_colours_keep_their_order() -> None:
     assert (out == [10, 20, 30]).all()
 
 
-@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "picture", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8)]
+)
 def test_what_is_no_picture_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(SpecError, match="a picture must be uint8"):
         resize_with_pad(picture, 2, 2)

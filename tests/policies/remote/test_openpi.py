@@ -51,7 +51,9 @@ def observation(batch: int = 1) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def ask(fake_server: Callable[..., str], reach: Callable[..., Any]) -> Callable[..., Any]:
-    def sample(actions: Any, *, batch: int = 1, spec: Spec = SPEC, **rest: Any) -> tuple[torch.Tensor, Server]:
+    def sample(
+        actions: Any, *, batch: int = 1, spec: Spec = SPEC, **rest: Any
+    ) -> tuple[torch.Tensor, Server]:
         server = Server(actions)
         config = OpenPiConfig(connection=reach(fake_server(server)), prompt="fold the towel")
         with OpenPiPolicy(config, spec) as policy:
@@ -68,7 +70,10 @@ def test_a_chunk_comes_back_and_the_request_is_as_openpi_wants_it(ask) -> None:
     (request,) = server.requests
     assert set(request) == {"observation/image", "observation/state", "prompt"}
     assert request["prompt"] == "fold the towel"
-    assert (request["observation/image"].dtype, request["observation/image"].shape) == (np.uint8, (224, 224, 3))
+    assert (request["observation/image"].dtype, request["observation/image"].shape) == (
+        np.uint8,
+        (224, 224, 3),
+    )
     np.testing.assert_array_equal(request["observation/state"], observation()["state"][0, 0].numpy())
     assert not request["observation/image"][:28].any()
 

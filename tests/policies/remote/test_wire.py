@@ -14,9 +14,13 @@ OPENPI_ARRAY = bytes.fromhex(
 )
 
 
+def pack(value: Any) -> bytes:
+    return msgpack.Packer().pack(value)
+
+
 def array_frame(**changes: Any) -> bytes:
     array = {b"__ndarray__": True, b"data": bytes(8), b"dtype": "<f4", b"shape": [2]}
-    return msgpack.packb({"x": array | {key.encode(): value for key, value in changes.items()}})
+    return pack({"x": array | {key.encode(): value for key, value in changes.items()}})
 
 
 def test_an_array_has_the_bytes_of_openpis_client() -> None:
@@ -65,7 +69,12 @@ def test_scalars_survive_the_round_trip() -> None:
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
@@ -89,7 +98,9 @@ def test_other_things_are_not_sent(value: object) -> None:
         encode({"x": value})
 
 
-@pytest.mark.parametrize("dtype", ["|O", "<c8", "|V4", "<U3", ">f4", "float32", "<M8[s]", 3, None, "x" * 1000])
+@pytest.mark.parametrize(
+    "dtype", ["|O", "<c8", "|V4", "<U3", ">f4", "float32", "<M8[s]", 3, None, "x" * 1000]
+)
 def test_arrays_of_other_types_are_refused(dtype: Any) -> None:
     with pytest.raises(WireError, match="are refused; allowed are"):
         decode(array_frame(dtype=dtype))
@@ -117,7 +128,7 @@ def test_an_array_must_have_the_bytes_its_shape_needs(changes: dict[str, Any], m
 
 
 def test_a_scalar_must_fit_its_type() -> None:
-    frame = msgpack.packb({"x": {b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}})
+    frame = pack({"x": {b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}})
     with pytest.raises(WireError, match="300 does not fit"):
         decode(frame)
 
@@ -153,10 +164,25 @@ def test_a_frame_beyond_the_limit_is_refused_unread() -> None:
 
 
 def test_the_walk_ends_where_msgpack_ends() -> None:
-    values = [0, -1, 127, 128, 2**16, 2**40, -200, -(2**40), 1.5, None, True, "a" * 40, "b" * 300, b"c" * 70_000]
+    values = [
+        0,
+        -1,
+        127,
+        128,
+        2**16,
+        2**40,
+        -200,
+        -(2**40),
+        1.5,
+        None,
+        True,
+        "a" * 40,
+        "b" * 300,
+        b"c" * 70_000,
+    ]
     values += [list(range(20)), {str(i): i for i in range(20)}, [[[]], {}], "d" * 70_000, list(range(70))]
     for value in values:
-        packed = msgpack.packb(value)
+        packed = pack(value)
         assert wire._walk(packed + b"\xc0") == len(packed)
 
 
@@ -165,7 +191,7 @@ def test_no_random_frame_does_more_than_fail() -> None:
     refused = 0
     for _ in range(3000):
         try:
-            decode(generator.bytes(generator.integers(0, 40)))
+            decode(generator.bytes(int(generator.integers(40))))
         except WireError:
             refused += 1
     assert refused > 2900
