@@ -7,9 +7,10 @@ import torch
 
 from ..configs.verbs import ServeConfig
 from ..policies.factory import load
+from ..policies.remote.connection import is_loopback
 from ..policies.remote.remote import TOKEN
 from ..policies.remote.wire import require_serving
-from ..real.server import HEALTH, PolicyServer, ServerConfig, is_loopback
+from ..real.server import HEALTH, PolicyServer, ServerConfig
 from ..training.signals import stop_on_signal
 from .console import Screen
 from .names import policy_name

@@ -8,7 +8,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import hmac
-import ipaddress
 import logging
 import ssl
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Self
 from ..data.errors import ConfigError, RemoteError, SensorimotorError, TransportError
 from ..data.schema import to_mapping
 from ..policies.policy import Policy
+from ..policies.remote.connection import is_loopback
 from ..policies.remote.message import Greeting
 from ..policies.remote.wire import encode, require_serving
 from ..policies.sampling import SamplerConfig
@@ -88,14 +88,6 @@ class ServerConfig:
             )
         if self.key is not None and self.certificate is None:
             raise ConfigError(f"key {self.key} needs a certificate")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(eq=False)

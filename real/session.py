@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.errors import ConfigError, SensorimotorError, SpecError
 from ..data.schema import from_mapping
 from ..policies.policy import GenerativePolicy, Policy
-from ..policies.remote.message import check_version, take, take_array, to_array, to_tensor
+from ..policies.remote.message import check_version, restore_generator, take, take_array, to_array, to_tensor
 from ..policies.remote.service import ForgottenError
 from ..policies.remote.wire import MAX_BYTES, PROTOCOL, WireError, decode, encode
 from ..policies.sampling import SamplerConfig, Trace
@@ -244,10 +244,5 @@ def _generator(message: Mapping[str, Any]) -> torch.Generator | None:
     if state is None:
         return None
     generator = torch.Generator()
-    if state.dtype != "uint8" or state.shape != tuple(generator.get_state().shape):
-        raise SpecError(f"state must be that of a CPU generator, got {state.dtype} of shape {state.shape}")
-    try:
-        generator.set_state(to_tensor(state))
-    except RuntimeError as error:
-        raise SpecError("state is not that of a generator") from error
+    restore_generator(generator, state)
     return generator

@@ -1,5 +1,6 @@
 """The package as a user meets it: the wheel, its modules, its import time budget."""
 
+import ast
 import subprocess
 import sys
 import venv
@@ -64,6 +65,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     script = f"import sys, sensorimotor; print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_module_needs_an_extra_to_be_imported() -> None:
+    for room in ROOMS:
+        for file in (ROOT / room).rglob("*.py"):
+            for node in ast.parse(file.read_text()).body:
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                assert not {name.split(".")[0] for name in names} & {"msgpack", "websockets"}, file
 
 
 def test_an_unknown_attribute_names_what_there_is() -> None:

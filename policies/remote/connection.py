@@ -9,8 +9,10 @@ pauses, as long as a call has time left.
 import asyncio
 import concurrent.futures
 import contextlib
+import ipaddress
 import threading
 import time
+import urllib.parse
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -222,6 +224,19 @@ class Connection:
         if self._socket is not None:
             self._socket.transport.abort()
             self._socket = None
+
+
+def host_of(url: str) -> str:
+    """The host in an address."""
+    return urllib.parse.urlsplit(url).hostname or ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a host."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _reason(error: Any) -> str:

@@ -206,6 +206,28 @@ def generator_state(generator: torch.Generator) -> np.ndarray[Any, Any]:
     return generator.get_state().numpy()
 
 
+def restore_generator(generator: torch.Generator, state: np.ndarray[Any, Any]) -> None:
+    """Set a CPU generator to a state that came from the wire.
+
+    torch checks the size and little else, and its Mersenne twister reads its 624 words at a position from the state:
+    one beyond them would be read from other memory. A position p goes with 625 - p words left, or a fresh state.
+
+    Raises:
+        WireError: if the state is not one that a generator can be in.
+    """
+    if state.dtype != "uint8" or state.shape != tuple(generator.get_state().shape):
+        raise WireError(f"state must be that of a CPU generator, got {state.dtype} of shape {state.shape}")
+    left, seeded = state[8:16].view("<i4").tolist()
+    position = int(state[16:24].view("<u8")[0])
+    fresh = (left, position) == (1, 0)
+    if seeded != 1 or not (fresh or (1 <= left <= 624 and position == 625 - left)):
+        raise WireError("state is not one that a CPU generator can be in")
+    try:
+        generator.set_state(to_tensor(state))
+    except RuntimeError as error:
+        raise WireError("state is not one that a CPU generator can be in") from error
+
+
 def _spec(text: str) -> Spec:
     try:
         return Spec.from_json(text)

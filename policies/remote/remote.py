@@ -8,6 +8,7 @@ import concurrent.futures
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -22,8 +23,8 @@ from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
 from ..policy import GenerativePolicy, Policy
 from ..sampling import OwnSampler, SamplerConfig, Trace
-from .connection import ConnectionConfig
-from .message import generator_state, take_array, to_array, to_tensor
+from .connection import ConnectionConfig, host_of, is_loopback
+from .message import generator_state, restore_generator, take_array, to_array, to_tensor
 from .service import Answer, ForgottenError, Service, follow
 
 TOKEN = "SENSORIMOTOR_TOKEN"  # the environment variable that holds the token, if no argument does
@@ -53,6 +54,10 @@ def connect(
     """
     config = ConnectionConfig(url=where) if isinstance(where, str) else where
     token = token if token is not None else os.environ.get(TOKEN) or None
+    if token is not None and config.url.startswith("ws://") and not is_loopback(host_of(config.url)):
+        warnings.warn(
+            f"the token travels to {config.url} unencrypted; use wss:// beyond this machine", stacklevel=2
+        )
     service = Service(config, token=token, spec=spec, generator=generator)
     try:
         return (RemoteGenerativePolicy if service.greeting.generative else RemotePolicy)(service)
@@ -155,11 +160,7 @@ class RemotePolicy(Policy):
         shape = (batch, samples, self.spec.horizon, self.spec.action_dim)
         check_actions(chunks, shape, server=self.config.url)
         if generator is not None:
-            state = to_tensor(take_array(answer, "state"))
-            try:
-                generator.set_state(state)
-            except (RuntimeError, TypeError) as error:
-                raise RemoteError(f"{self.config.url} returned no state of a generator") from error
+            restore_generator(generator, take_array(answer, "state"))
         return to_tensor(chunks)
 
 

@@ -15,6 +15,7 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.execution import RecedingHorizon
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.remote.connection import ConnectionConfig
+from sensorimotor.policies.remote.message import generator_state, restore_generator
 from sensorimotor.policies.remote.remote import RemoteGenerativePolicy, RemotePolicy, connect
 from sensorimotor.policies.sampling import DDIM, FlowEuler, OwnSampler, Trace
 
@@ -177,6 +178,22 @@ def test_load_takes_an_address_and_a_token(policy, serve, monkeypatch) -> None:
         assert remote.name == "flow mlp"
         assert remote.spec == policy.spec
         remote.close()
+
+
+def test_a_token_that_would_travel_in_the_clear_is_warned_about() -> None:
+    far = ConnectionConfig(
+        url="ws://192.0.2.1:8000", deadline_s=0.05
+    )  # an address for documentation: nobody is there
+    with pytest.warns(UserWarning, match="unencrypted; use wss://"), pytest.raises(RemoteError):
+        connect(far, token="secret")
+
+
+def test_states_of_generators_travel_at_any_point() -> None:
+    generator, other = seeded(1), seeded(2)
+    for count in (0, 1, 7, 623, 624, 625, 1000):
+        torch.rand(count, generator=generator)
+        restore_generator(other, generator_state(generator))
+        assert torch.equal(torch.rand(5, generator=generator), torch.rand(5, generator=other))
 
 
 def test_another_robots_spec_is_refused_before_anything_moves(policy, serve, reach) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,10 +26,11 @@ from websockets.typing import Origin
 
 from sensorimotor.data.errors import ConfigError, RemoteError
 from sensorimotor.policies.policy import Policy
+from sensorimotor.policies.remote.connection import is_loopback
 from sensorimotor.policies.remote.message import generator_state
 from sensorimotor.policies.remote.remote import connect
 from sensorimotor.policies.remote.wire import decode, encode
-from sensorimotor.real.server import PolicyServer, ServerConfig, is_loopback
+from sensorimotor.real.server import PolicyServer, ServerConfig
 from sensorimotor.real.session import SessionConfig
 
 
@@ -206,6 +208,33 @@ def test_a_certificate_that_is_none_is_refused(policy, tmp_path: Path) -> None:
     (tmp_path / "server.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match=r"server.pem cannot be used"):
         PolicyServer(policy, ServerConfig(certificate=str(tmp_path / "server.pem")))
+
+
+def test_a_certificate_makes_it_wss(policy, serve, reach, tmp_path: Path, monkeypatch) -> None:
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate with")
+    made = {"certificate": str(tmp_path / "server.pem"), "key": str(tmp_path / "server.key")}
+    words = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    words += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", made["key"], "-out", made["certificate"]]
+    subprocess.run([openssl, *words, *files], check=True, capture_output=True)
+    server = serve(policy, **made)
+    assert server.url.startswith("wss://")
+    with pytest.raises(RemoteError, match="CERTIFICATE_VERIFY_FAILED"):
+        connect(reach(server.url, deadline_s=0.5))
+    monkeypatch.setenv("SSL_CERT_FILE", made["certificate"])
+    with connect(reach(server.url)) as remote:
+        assert torch.equal(remote.sample(observe()), policy.sample(observe()))
 
 
 def test_a_port_in_use_is_said(policy, serve) -> None:

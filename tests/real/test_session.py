@@ -25,6 +25,13 @@ NOISE = HEAD | {
 }
 
 
+def twisted(*, left: int, position: int) -> np.ndarray:
+    """A generator's state that would have torch read beyond its words."""
+    state = torch.Generator().get_state().numpy().copy()
+    state[8:12].view("<i4")[0], state[16:24].view("<u8")[0] = left, position
+    return state
+
+
 def tell(session: Session, message: dict[str, Any]) -> dict[str, Any]:
     return decode(session.answer(read_request(encode(message))))
 
@@ -62,8 +69,15 @@ def test_an_answer_repeats_the_number_and_holds_the_chunks(session: Session, pol
         ({"prefix": np.zeros((1, 9, 2), np.float32)}, "SpecError", "prefix has shape"),
         ({"prefix": np.zeros((1, 2, 2), np.int64)}, "SpecError", "prefix must hold floating-point"),
         ({"noise": np.zeros((1, 2, 8, 2), np.float32)}, "SpecError", "noise has shape"),
-        ({"state": np.zeros(5, np.uint8)}, "SpecError", "must be that of a CPU generator"),
-        ({"state": torch.Generator().get_state().numpy() * 0}, "SpecError", "not that of a generator"),
+        ({"state": np.zeros(5, np.uint8)}, "WireError", "must be that of a CPU generator"),
+        (
+            {"state": torch.Generator().get_state().numpy() * 0},
+            "WireError",
+            "not one that a CPU generator can be in",
+        ),
+        ({"state": twisted(left=624, position=624)}, "WireError", "not one that a CPU generator can be in"),
+        ({"state": twisted(left=1, position=2**40)}, "WireError", "not one that a CPU generator can be in"),
+        ({"state": twisted(left=0, position=625)}, "WireError", "not one that a CPU generator can be in"),
         ({"sampler": "{"}, "ConfigError", "not JSON"),
         ({"sampler": "[]"}, "ConfigError", "must be a map"),
         ({"sampler": "[" * 50_000}, "ConfigError", "not JSON"),
