@@ -23,7 +23,7 @@ _DOWN = np.array([1.0, 0.0, 0.0, 0.0])  # the hand points at the table, its fing
 _OPEN, _CLOSED = -1.0, 1.0
 _HANDLE = np.array([0.054, 0.0, 0.0])  # m, the middle of the nut's handle in its own frame
 _LOST = 0.09  # m between fingertips and object
-_PATIENCE = 80  # control steps on the way to one waypoint
+_PATIENCE = 80  # control steps on the way to one waypoint, twice that with the object in the hand
 
 Place = Callable[[Array, Array], tuple[Array, float]]  # hand (7), object (7) -> position (3) m, yaw rad
 
@@ -105,8 +105,9 @@ class Waypoints:
         """The next action (7,), exactly as float32 holds it."""
         hand, thing = (pose[0] for pose in self.worlds.poses())
         self._under_way += 1
-        lost = self._route[self._at].holding and np.linalg.norm(hand[:3] - thing[:3]) > _LOST
-        if lost or self._under_way > _PATIENCE:
+        holding = self._route[self._at].holding
+        lost = holding and np.linalg.norm(hand[:3] - thing[:3]) > _LOST
+        if lost or self._under_way > (2 if holding else 1) * _PATIENCE:
             self._at = self._waited = self._under_way = 0
         waypoint = self._route[self._at]
         place, angle = waypoint.place(hand, thing)
@@ -194,7 +195,7 @@ def _can_route(generator: np.random.Generator, high: Array, aside: Array) -> lis
 
 
 def _square_route(generator: np.random.Generator, high: Array, aside: Array) -> list[Waypoint]:
-    grip = _HANDLE + np.array([generator.uniform(-0.008, 0.01), 0.0, 0.0])
+    grip = _HANDLE + np.array([generator.uniform(0.004, 0.014), 0.0, 0.0])  # clear of the frame
     carry = generator.uniform(1.0, 1.04)
 
     def handle(_: Array, o: Array) -> tuple[Array, float]:
