@@ -143,7 +143,10 @@ VERBS: Mapping[str, Verb] = {
     "convert": Verb(
         summary="turn one dataset format into another, bit for bit",
         usage="source=PATH target=PATH [key=value ...]",
-        about=f"Formats: {_DATASETS}. What was written is read back and compared before the command ends.",
+        about=(
+            f"Formats: {_DATASETS}. What was written is read back and compared before the command ends. A `.pth` file is "
+            "a policy trained by robomimic, and becomes a checkpoint folder."
+        ),
         keys={
             "source": "file or folder to read",
             "target": "file or folder to write; the suffix says the format (.hdf5, .zarr, .zip, .npz, none: folder)",

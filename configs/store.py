@@ -165,17 +165,7 @@ def _register_experiments() -> None:
             ],
             "data": {"mirror": False},
         },
-        **{
-            task: {
-                "defaults": [
-                    {"override /data": "recordings"},
-                    {"override /task": task},
-                    {"override /policy": "flow_arm"},
-                ],
-                "evaluation": {"baselines": ["nearest", "regressor"]},
-            }
-            for task in ("lift", "can", "square")
-        },
+        **{task: _arm_experiment(task) for task in ("lift", "can", "square")},
         "push_t_language": {
             "defaults": [
                 {"override /data": "push_t_language"},
@@ -188,3 +178,15 @@ def _register_experiments() -> None:
     }
     for name, node in experiments.items():
         _store(name, {**node, "name": name}, group="experiment", package="_global_")
+
+
+def _arm_experiment(task: str) -> dict[str, Any]:
+    """One of robomimic's tasks, learned from a recording of the expert or of robomimic's."""
+    return {
+        "defaults": [
+            {"override /data": "recordings"},
+            {"override /task": task},
+            {"override /policy": "flow_arm"},
+        ],
+        "evaluation": {"baselines": ["nearest", "regressor"]},
+    }

@@ -5,7 +5,6 @@ nothing; the network's settings are JSON text inside.
 """
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,7 @@ def read_robomimic_checkpoint(
     rate = held["env_metadata"].get("env_kwargs", {}).get("control_freq", control_hz)
     if rate is None:
         raise CheckpointError(f"{path} does not say its control rate; pass control_hz, in steps per second")
-    sizes: dict[str, int] = {}
-    for part in parts:
-        sizes[part.key] = max(sizes.get(part.key, 0), part.end)
-    width = int(held["shape_metadata"]["ac_dim"])
-    spec = Spec(
-        observation={key: Field(shape=(size,)) for key, size in sizes.items()},
-        action=Field(shape=(width,)),
-        control_hz=float(rate),
-    )
+    spec = _spec(parts, width=int(held["shape_metadata"]["ac_dim"]), control_hz=float(rate))
     chunk = ChunkConfig(observation_steps=steps, horizon=steps, execute=1, start=1 - steps)
     own = {
         key: settings["algo"][key] for key in ("actor_layer_dims", "gaussian", "gmm", "rnn", "transformer")
@@ -60,7 +51,7 @@ def read_robomimic_checkpoint(
     config = RobomimicConfig(
         algorithm=algorithm, chunk=chunk, settings=json.dumps(own, sort_keys=True), parts=parts
     )
-    policy = RobomimicPolicy(config, chunk.apply(spec), _normalizer(held, parts, sizes, width))
+    policy = RobomimicPolicy(config, chunk.apply(spec), _normalizer(held, parts, spec))
     try:
         policy.nets.load_state_dict(held["model"])
     except RuntimeError as error:
@@ -71,7 +62,9 @@ def read_robomimic_checkpoint(
 def _open(path: Path) -> dict[str, Any]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what the restricted reader raises has no base of its own
         raise CheckpointError(
             f"{path} is not a checkpoint of numbers and text alone, and loading anything else would run whatever code "
             f"it holds; where you trust it, load it with robomimic and save its `model`, `config` and shapes again. "
@@ -133,15 +126,25 @@ def _parts(
     return tuple(placed.get(name) or Part(name=name, key=name, begin=0, end=shapes[name]) for name in names)
 
 
-def _normalizer(
-    held: Mapping[str, Any], parts: tuple[Part, ...], sizes: Mapping[str, int], width: int
-) -> Normalizer:
+def _spec(parts: tuple[Part, ...], *, width: int, control_hz: float) -> Spec:
+    sizes: dict[str, int] = {}
+    for part in parts:
+        sizes[part.key] = max(sizes.get(part.key, 0), part.end)
+    return Spec(
+        observation={key: Field(shape=(size,)) for key, size in sizes.items()},
+        action=Field(shape=(width,)),
+        control_hz=control_hz,
+    )
+
+
+def _normalizer(held: Mapping[str, Any], parts: tuple[Part, ...], spec: Spec) -> Normalizer:
     """What the file scales observations by, if it does; actions are left as they are."""
     known = held.get("obs_normalization_stats") or {}
-    statistics = {key: (torch.zeros(size), torch.ones(size)) for key, size in sizes.items()}
+    fields = {**spec.observation, "action": spec.action}
+    statistics = {key: (torch.zeros(field.shape), torch.ones(field.shape)) for key, field in fields.items()}
     for part in parts:
         if part.name in known:
             offset, scale = statistics[part.key]
             offset[part.begin : part.end] = torch.tensor(known[part.name]["mean"]).flatten()
             scale[part.begin : part.end] = torch.tensor(known[part.name]["std"]).flatten()
-    return Normalizer(statistics | {"action": (torch.zeros(width), torch.ones(width))})
+    return Normalizer(statistics)

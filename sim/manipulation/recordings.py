@@ -74,6 +74,26 @@ def demonstrations(raw: Episodes, task: TaskName) -> Episodes:
     Raises:
         DataError: if the recording is of another task, or one of the observations is missing or of another size.
     """
+    _check(raw, task)
+    state = np.concatenate([raw.observation[key] for key in HAND], axis=1)
+    listed = raw.observation[OBJECT]
+    first = _release(raw.metadata.get("env_args", {})) < (1, 5) or not KINDS[task].relative_first
+    environment = describe_object(task, state[:, :7], listed[:, :7] if first else listed[:, 7:])
+    observation = {"state": state.astype(np.float32), "environment": environment.astype(np.float32)}
+    pictures = {key.removesuffix("_image"): a for key, a in raw.observation.items() if key.endswith("_image")}
+    observation |= {f"image.{camera}": array for camera, array in pictures.items()}
+    spec = make_spec(task, {camera: array.shape[1] for camera, array in pictures.items()})
+    return replace(
+        raw,
+        spec=replace(spec, control_hz=raw.spec.control_hz),
+        observation=observation,
+        action=np.ascontiguousarray(raw.action, dtype=np.float32),
+        extra={},
+    )
+
+
+def _check(raw: Episodes, task: TaskName) -> None:
+    """Raise unless this is a recording of the task, with everything that it observes."""
     made = raw.metadata.get("env_args", {})
     found = made.get("env_name", KINDS[task].environment)
     if found != KINDS[task].environment:
@@ -96,21 +116,6 @@ def demonstrations(raw: Episodes, task: TaskName) -> Episodes:
         raise DataError(
             f"actions hold {raw.action.shape[1]} numbers; task={task} takes 7, a pose increment and the gripper"
         )
-    state = np.concatenate([raw.observation[key] for key in HAND], axis=1)
-    listed = raw.observation[OBJECT]
-    first = _release(made) < (1, 5) or not KINDS[task].relative_first
-    environment = describe_object(task, state[:, :7], listed[:, :7] if first else listed[:, 7:])
-    observation = {"state": state.astype(np.float32), "environment": environment.astype(np.float32)}
-    pictures = {key.removesuffix("_image"): a for key, a in raw.observation.items() if key.endswith("_image")}
-    observation |= {f"image.{camera}": array for camera, array in pictures.items()}
-    spec = make_spec(task, {camera: array.shape[1] for camera, array in pictures.items()})
-    return replace(
-        raw,
-        spec=replace(spec, control_hz=raw.spec.control_hz),
-        observation=observation,
-        action=np.ascontiguousarray(raw.action, dtype=np.float32),
-        extra={},
-    )
 
 
 def _release(made: Mapping[str, Any]) -> tuple[int, ...]:
