@@ -6,10 +6,11 @@ client's folder with --openpi (a checkout's packages/openpi-client/src).
 """
 
 import argparse
+import contextlib
+import os
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,6 +87,7 @@ def serve_openpi() -> None:
     import asyncio
 
     from websockets.asyncio.server import serve
+    from websockets.exceptions import ConnectionClosed
 
     from sensorimotor.policies.remote.wire import decode
 
@@ -93,9 +95,10 @@ def serve_openpi() -> None:
 
     async def talk(socket: Any) -> None:
         await socket.send(encode({}))
-        async for frame in socket:
-            decode(frame)
-            await socket.send(encode({"actions": actions, "server_timing": {"infer_ms": 0.0}}))
+        with contextlib.suppress(ConnectionClosed):
+            async for frame in socket:
+                decode(frame)
+                await socket.send(encode({"actions": actions, "server_timing": {"infer_ms": 0.0}}))
 
     async def run() -> None:
         async with serve(talk, "127.0.0.1", 0, compression=None, max_size=None) as server:
@@ -216,16 +219,14 @@ def main() -> None:
         rows=rows,
         headline=", ".join(f"{what}: {ms:.2f} ms on top of the local call" for what, ms in served.items()),
         notes=[
-            f"{options.rounds} rounds, contenders in turn; client and server are two processes, one torch thread each",
+            f"{options.rounds} rounds, contenders in turn; client and server are two processes, one torch thread each; "
+            f"the machine's load average was {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
             "served: the generator's state (5 kB) travels both ways, so that the chunk equals the local one bit for bit",
             "openpi-client and OpenPiPolicy ask one stand-in server that speaks openpi's protocol and answers at once",
         ],
         data={
-            "threads": threading.active_count(),
-            "medians_ms": {
-                what: {name: statistics.median(values) for name, values in found.items()}
-                for what, found in times.items()
-            },
+            what: {name: statistics.median(values) for name, values in found.items()}
+            for what, found in times.items()
         },
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -216,7 +217,7 @@ class Session:
         observation: dict[str, Any] = {}
         for key, value in take(message, "observation", dict).items():
             field = self.policy.spec.observation.get(key)
-            if isinstance(value, list) and all(isinstance(words, str) for words in value):
+            if _is_text(value) and (field is None or np.dtype(field.dtype).kind == "U"):
                 observation[key] = value
             elif field is None:
                 raise SpecError(
@@ -228,6 +229,11 @@ class Session:
                     raise SpecError(f"observation {key!r} is {array.dtype}; the policy needs {field.dtype}")
                 observation[key] = to_tensor(array)
         return observation
+
+
+def _is_text(value: Any) -> bool:
+    """Whether this is a list of instructions, one for each row."""
+    return isinstance(value, list) and len(value) > 0 and all(isinstance(words, str) for words in value)
 
 
 def _floats(message: Mapping[str, Any], name: str) -> Tensor | None:

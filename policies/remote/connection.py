@@ -153,11 +153,7 @@ class Connection:
                     raise
         except TimeoutError as error:
             failures = self._backoff.failures
-            tried = (
-                f"; {failures} attempts to connect failed, is it running? ({self._trouble})"
-                if failures
-                else ""
-            )
+            tried = f"; {failures} attempts failed, is it running? ({self._trouble})" if failures else ""
             raise RemoteError(f"{self.config.url} gave no answer within {wait:g} s{tried}") from error
 
     async def _exchange(self, frame: Callable[[float], bytes] | None, deadline: float) -> bytes:
@@ -165,11 +161,14 @@ class Connection:
 
         while True:
             socket = await self._connected()
-            if frame is None:
-                return b""
             try:
-                await socket.send(frame(deadline - self._clock()))
-                return self._binary(await socket.recv())
+                if frame is None:
+                    answer = b""
+                else:
+                    await socket.send(frame(deadline - self._clock()))
+                    answer = self._binary(await socket.recv())
+                self._backoff.succeeded()
+                return answer
             except ConnectionClosed as error:
                 self._drop()
                 code = error.rcvd.code if error.rcvd else None
@@ -215,8 +214,6 @@ class Connection:
     def _binary(self, frame: bytes | str) -> bytes:
         if isinstance(frame, str):  # how openpi's server says what went wrong, before it closes
             raise RemoteError(f"{self.config.url} reports an error: {frame.strip()[-_TEXT:]}")
-        if self._backoff.failures:
-            self._backoff.succeeded()
         return frame
 
     def _drop(self) -> None:

@@ -64,6 +64,9 @@ def test_an_answer_repeats_the_number_and_holds_the_chunks(session: Session, pol
             "SpecError",
             "is uint8; the policy needs float32",
         ),
+        ({"observation": {"state": []}}, "WireError", "state must be ndarray, got list"),
+        ({"observation": {"state": ["x"]}}, "WireError", "state must be ndarray, got list"),
+        ({"observation": {"state": STATE, "instruction": [1]}}, "SpecError", "'instruction' is unknown"),
         ({"observation": {"state": "x"}}, "WireError", "state must be ndarray, got str"),
         ({"observation": {"state": STATE * np.nan}}, "SpecError", "not finite"),
         ({"prefix": np.zeros((1, 9, 2), np.float32)}, "SpecError", "prefix has shape"),
@@ -123,6 +126,11 @@ def test_the_condition_used_longest_ago_is_forgotten(session: Session) -> None:
     tell(session, ENCODE | {"condition": 3})
     kept = [tell(session, NOISE | {"condition": n})["kind"] for n in (1, 2, 3)]
     assert kept == ["reply", "error", "reply"]
+
+
+def test_instructions_travel_as_words(session: Session) -> None:
+    seen = {"state": STATE, "instruction": ["fold the towel"]}
+    assert tell(session, SAMPLE | {"observation": seen})["kind"] == "reply"
 
 
 def test_two_conversations_share_nothing(policy: Policy) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sensorimotor.data.errors import ConfigError, RemoteError
+from sensorimotor.policies.remote.backoff import BackoffConfig
 from sensorimotor.policies.remote.connection import Connection, ConnectionConfig
 
 Reach = Callable[..., ConnectionConfig]
@@ -63,7 +64,7 @@ def test_nothing_listening_ends_at_the_deadline(reach: Reach, open_connection) -
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         connection = open_connection(reach(f"ws://127.0.0.1:{unused.getsockname()[1]}"))
-        with pytest.raises(RemoteError, match=r"no answer within 0.2 s; \d+ attempts to connect failed"):
+        with pytest.raises(RemoteError, match=r"no answer within 0.2 s; \d+ attempts failed"):
             connection.call(say(b"x"), deadline_s=0.2)
 
 
@@ -131,6 +132,21 @@ def test_a_broken_socket_is_replaced_and_the_call_repeated(
     assert connection.call(say(b"again")) == b"again"
     assert seen == [b"again", b"again"]
     assert connection.connects == 2
+
+
+def test_a_server_that_breaks_at_every_call_is_asked_ever_more_rarely(
+    fake_server: Serve, reach: Reach, open_connection
+) -> None:
+    def handler(peer: Any) -> None:
+        peer.send(b"hello")
+        peer.recv()
+        peer.socket.shutdown(socket.SHUT_RDWR)
+
+    pauses = BackoffConfig(first_s=0.02, factor=2, longest_s=10, jitter=0)
+    connection = open_connection(reach(fake_server(handler), backoff=pauses))
+    with pytest.raises(RemoteError, match=r"no answer within 0.5 s; \d attempts failed"):
+        connection.call(say(b"x"), deadline_s=0.5)
+    assert 1 <= connection.connects <= 5  # at 0, 0.02, 0.06, 0.14 and 0.3 s
 
 
 def test_a_silent_peer_is_found_out_by_heartbeats_before_the_deadline(
