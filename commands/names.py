@@ -3,16 +3,19 @@
 from typing import Any
 
 from ..configs.typed import kind_name, option_name
+from ..policies.robomimic_policy import RobomimicConfig
 
 __all__ = ["kind_name", "milliseconds", "policy_name"]
 
 
 def policy_name(config: Any) -> str:
-    """`flow unet`, `diffusion transformer`, `nearest`."""
+    """`flow unet`, `diffusion transformer`, `nearest`, `robomimic bc_rnn_gmm`."""
     words = [option_name(type(config))]
     trunk = getattr(config, "trunk", None)
     if trunk is not None:
         words.append(option_name(type(trunk)))
+    if isinstance(config, RobomimicConfig):
+        words.append(config.algorithm)
     return " ".join(words)
 
 

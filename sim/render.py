@@ -8,6 +8,7 @@ fraction of that.
 # MuJoCo's names come from compiled modules without stubs.
 # pyright: reportAttributeAccessIssue=false
 
+import atexit
 import importlib
 import os
 import sys
@@ -63,7 +64,10 @@ class Renderer:
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._release = weakref.finalize(self, _release, self._gl, self._context)  # at the latest at exit
+        self._release = weakref.finalize(self, _release, self._gl, self._context)
+        atexit.register(
+            self._release
+        )  # before MuJoCo's own hook ends the display; a second call does nothing
 
     def frame(self, qpos: NDArray[np.float64]) -> NDArray[np.uint8]:
         """(size, size, 3) picture of the world at these positions (nq,)."""

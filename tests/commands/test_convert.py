@@ -116,3 +116,13 @@ def test_a_difference_of_one_bit_is_noticed(recordings: Episodes) -> None:
     other.action[-1, -1] = np.nextafter(other.action[-1, -1], np.float32(9))
     with pytest.raises(DataError, match="action read back"):
         compare(recordings, other, Path("x"))
+
+
+def test_a_policy_file_that_is_not_robomimics_is_refused(command, tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"weights": torch.zeros(2)}, tmp_path / "model.pth")
+    done = command("convert", f"source={tmp_path / 'model.pth'}", f"target={tmp_path / 'policy'}")
+    assert done.code == 1
+    assert "is not robomimic's" in done.err
+    assert not (tmp_path / "policy").exists()
