@@ -3,7 +3,6 @@
 from typing import Any
 
 from ..configs.typed import kind_name, option_name
-from ..policies.robomimic_policy import RobomimicConfig
 
 __all__ = ["kind_name", "milliseconds", "policy_name"]
 
@@ -14,8 +13,8 @@ def policy_name(config: Any) -> str:
     trunk = getattr(config, "trunk", None)
     if trunk is not None:
         words.append(option_name(type(trunk)))
-    if isinstance(config, RobomimicConfig):
-        words.append(config.algorithm)
+    if algorithm := getattr(config, "algorithm", None):  # robomimic's
+        words.append(algorithm)
     return " ".join(words)
 
 
