@@ -8,9 +8,7 @@ executed point and the first point of the next chunk, averaged over starts; 0.16
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,5 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()
