@@ -43,6 +43,8 @@ class StreamingConfig(NetworkConfig):
             chunk lies from its beginning (one standard deviation).
         pull: k, how strongly the velocity leads back to the demonstration; per length of a chunk.
         latent: s1, the tube's width at the end of the chunk with a latent variable; None for no latent variable.
+        substeps: network calls per action; more of them follow a field that bends between two actions, as it does where
+            demonstrations part.
         temperature: spread of the position that sampling starts from, as a share of `tube`; 0 starts where the robot
             is. A latent variable is always drawn.
     """
@@ -51,6 +53,7 @@ class StreamingConfig(NetworkConfig):
     tube: float = 0.1
     pull: float = 0.0
     latent: float | None = None
+    substeps: int = 1
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,6 +61,8 @@ class StreamingConfig(NetworkConfig):
         for name in ("tube", "pull", "temperature"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        if self.substeps < 1:
+            raise ConfigError(f"substeps must be at least 1, got {self.substeps}")
         if self.relative is None:
             raise ConfigError("a streaming policy starts at the present position: name its key in `relative`")
         if self.chunk.start != 0:
@@ -112,7 +117,7 @@ class StreamingPolicy(NetworkPolicy):
         generator: torch.Generator | None = None,
         prefix: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """Yield the actions of a chunk one by one, (B, K, A), each after one call of the network.
+        """Yield the actions of a chunk one by one, (B, K, A), each after one call of the network (or `substeps`).
 
         Args:
             observation: key -> (B, O, *shape), physical units.
@@ -138,10 +143,12 @@ class StreamingPolicy(NetworkPolicy):
     @torch.no_grad()
     def _follow(self, x: Tensor, done: int, condition: Features, rows: tuple[int, int]) -> Iterator[Tensor]:
         """The actions (B, K, A) after the first `done` of a chunk, from x on."""
-        width, steps = self.spec.action_dim, self.spec.horizon
-        for step in range(done, steps):
+        width, substeps = self.spec.action_dim, self.config.substeps
+        steps = self.spec.horizon * substeps
+        for step in range(done * substeps, steps):
             x = x + self._velocity(x, x.new_tensor(step / steps), condition) / steps
-            yield self.unnormalize_action(x[..., :width], condition).view(*rows, width)
+            if (step + 1) % substeps == 0:
+                yield self.unnormalize_action(x[..., :width], condition).view(*rows, width)
 
     def sample(
         self,

@@ -143,6 +143,18 @@ def test_a_stream_goes_on_from_the_last_committed_action(episodes: Episodes) -> 
     assert torch.equal(policy.sample(observe(policy, episodes), prefix=full)[:, 0], full)
 
 
+def test_substeps_follow_a_bending_field_and_yield_no_more_actions(episodes: Episodes) -> None:
+    seen, ends = observe(build(CONFIG, episodes), episodes), []
+    for substeps in (1, 50):
+        policy = build(replace(CONFIG, substeps=substeps), episodes)
+        field = policy.trunk = Field(lambda x, t: x + 1)
+        chunk = policy.sample(seen)
+        assert chunk.shape == (3, 1, 4, 2)
+        assert len(field.times) == 4 * substeps
+        ends.append(((chunk[:, 0, -1] - seen["state"][:, -1]) / policy.get_buffer("reach")).mean().item())
+    assert ends == pytest.approx([1.25**4 - 1, np.e - 1], rel=0.005)
+
+
 def test_what_does_not_fit_is_said_before_the_first_action(episodes: Episodes) -> None:
     policy = build(CONFIG, episodes)
     with pytest.raises(SpecError, match="observation 'state' is missing"):
@@ -226,6 +238,7 @@ def test_the_released_variant_is_the_default() -> None:
         ({"relative": None}, "name its key in `relative`"),
         ({"tube": -0.1}, "tube must be at least 0"),
         ({"pull": float("nan")}, "pull must be at least 0"),
+        ({"substeps": 0}, "substeps must be at least 1"),
         ({"latent": 0.05}, "latent lie in"),
         ({"latent": 0.5, "pull": 1.0}, "pull must be 0"),
         ({"chunk": ChunkConfig(observation_steps=2, start=-1)}, "set chunk.start to 0"),
