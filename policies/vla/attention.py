@@ -36,7 +36,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (B, L, G * N * D).
     """
-    bias = _bias(mask, q.dtype)[:, None]
+    bias = mask_bias(mask, q.dtype)[:, None]
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias, enable_gqa=True
     )
@@ -44,7 +44,7 @@ def self_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def shared_attention(
-    q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor] | None, mask: Tensor
+    q: Tensor, prefix: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor] | None, bias: Tensor
 ) -> Tensor:
     """Attention of B * K suffixes, of which K in a row share a prefix that stands in memory once.
 
@@ -52,7 +52,7 @@ def shared_attention(
         q: (B * K, L, G * N, D).
         prefix: keys and values (B, G, P, D).
         own: keys and values (B * K, L, G, D) of the suffixes themselves, or None where they see the prefix alone.
-        mask: (B, L, P + L) bool, or (B, L, P) without keys of their own.
+        bias: (B, L, P + L) of `mask_bias`, or (B, L, P) without keys of their own.
 
     Returns:
         (B * K, L, G * N * D).
@@ -66,8 +66,8 @@ def shared_attention(
     if own is not None:
         k, v = (x.unflatten(0, (batch, samples)).permute(0, 3, 1, 2, 4) for x in own)  # B G K L D
         scores = torch.cat([scores, flat.unflatten(2, (samples, -1)) @ k.transpose(3, 4)], dim=-1)
-    bias = _bias(mask, scores.dtype)[:, None, None, None]
-    weight = (scores.unflatten(3, (heads, length)) + bias).softmax(dim=-1, dtype=torch.float32)
+    scores = scores.unflatten(3, (heads, length)) + bias[:, None, None, None]
+    weight = scores.softmax(dim=-1, dtype=torch.float32)
     weight = weight.to(values.dtype).flatten(3, 4)
     here, rest = weight.split([keys.shape[2], weight.shape[-1] - keys.shape[2]], dim=-1)
     out = (here.flatten(2, 3) @ values).unflatten(2, (samples, -1))
@@ -77,6 +77,6 @@ def shared_attention(
     return out.flatten(3).flatten(0, 1)
 
 
-def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where a token is seen, and else a number so low that nothing is left of it, yet finite: rows may see none."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min / 2)

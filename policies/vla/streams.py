@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ...data.errors import ConfigError
-from .attention import rotate, rotation, self_attention, shared_attention
+from .attention import mask_bias, rotate, rotation, self_attention, shared_attention
 from .blocks import Activation, AdaptiveRMSNorm, Layer, RMSNorm
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -116,6 +116,7 @@ class Streams(nn.Module):
         """
         width, batch = self.config.head_width, len(positions)
         turn = rotation(positions.repeat_interleave(len(tokens) // batch, dim=0), width)
+        bias = mask_bias(mask, tokens.dtype)
         restart = rotation((positions - positions[:, :1])[:1], width)  # layers without keys of their own count from 0
         for i, prefix in enumerate(cache):
             _, layer = self.layer(i)
@@ -123,9 +124,9 @@ class Streams(nn.Module):
             q = layer.queries(normed)
             if self.is_joint(i):
                 k, v = layer.keys_values(normed, normed)
-                attended = shared_attention(rotate(q, turn), prefix, (rotate(k, turn), v), mask)
+                attended = shared_attention(rotate(q, turn), prefix, (rotate(k, turn), v), bias)
             else:
-                attended = shared_attention(rotate(q, restart), prefix, None, mask[..., : prefix[0].shape[2]])
+                attended = shared_attention(rotate(q, restart), prefix, None, bias[..., : prefix[0].shape[2]])
             tokens = layer.finish(tokens, attended, gate, condition)
         return self.norm(tokens, condition)[0]
 

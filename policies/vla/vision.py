@@ -104,7 +104,7 @@ class Patches(nn.Module):
         self.config = config
         self.tokens = (config.size // config.patch) ** 2
         self.patches = nn.Conv2d(3, width, config.patch, stride=config.patch)
-        self.positions = nn.Parameter(0.02 * torch.randn(self.tokens, width))
+        self.positions = nn.Parameter(torch.randn(self.tokens, width))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 to (N, tokens, width)."""

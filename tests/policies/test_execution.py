@@ -238,3 +238,33 @@ def test_an_ensemble_of_a_steady_policy_is_that_policy() -> None:
     runner = ensemble(Steady(), decay=0.3)
     for t in range(8):
         torch.testing.assert_close(runner.act(observe(t, t)), torch.full((2, 3), 0.25))
+
+
+class Told(Policy):
+    """Answers with the length of what each world is told."""
+
+    def __init__(self) -> None:
+        spec = Spec(
+            observation={"state": Field(shape=(1,)), "instruction": Field(shape=(), dtype="str")},
+            action=Field(shape=(1,)),
+            control_hz=10,
+            observation_steps=2,
+            horizon=2,
+            execute=2,
+        )
+        super().__init__(spec)
+
+    def sample(self, observation: Any, **_: Any) -> Tensor:
+        rows = self.check_observation(observation)
+        lengths = torch.tensor([float(len(text)) for text in observation["instruction"]])
+        return lengths.view(rows, 1, 1, 1).expand(rows, 1, 2, 1)
+
+
+def test_instructions_reach_the_worlds_that_plan_and_may_change_on_the_way() -> None:
+    runner = RecedingHorizon(Told(), generator=torch.Generator())
+    state = torch.zeros(3, 1)
+    assert runner.act({"state": state, "instruction": ["a", "bb", "ccc"]}).flatten().tolist() == [1, 2, 3]
+    runner.reset(torch.tensor([1]))
+    now = {"state": state, "instruction": ["aaaa", "bbbbb", "cccccc"]}
+    assert runner.act(now).flatten().tolist() == [1, 5, 3]  # only the world that begins plans anew
+    assert runner.act(now).flatten().tolist() == [4, 5, 6]

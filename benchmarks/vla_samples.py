@@ -1,0 +1,119 @@
+"""What samples cost a vision-language-action policy: K chunks against one, and a prefix encoded once against every step.
+
+Times are medians of alternating calls in one process, on one thread, in processor time, which other programs on the
+machine disturb least; ratios are of calls made side by side. The larger policy has pi0's form, three cameras of 64 tokens and chunks of 50 actions; no trained weights are needed to time it.
+
+Usage: python benchmarks/vla_samples.py [--rounds 20]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+from record import record
+
+from sensorimotor.data.normalizer import Normalizer
+from sensorimotor.data.spec import Field, Spec
+from sensorimotor.policies.chunk import ChunkConfig
+from sensorimotor.policies.factory import build_policy
+from sensorimotor.policies.presets import PRESETS
+from sensorimotor.policies.vla.config import VLAConfig
+from sensorimotor.policies.vla.policy import VLAPolicy
+from sensorimotor.policies.vla.streams import StreamsConfig
+from sensorimotor.policies.vla.text import BytesConfig
+from sensorimotor.policies.vla.vision import PatchConfig
+
+SAMPLES = (1, 8, 32)
+
+
+def policies() -> dict[str, tuple[VLAPolicy, dict[str, Any]]]:
+    """The tiny preset and a larger policy, each with an observation."""
+    tiny = PRESETS["vla_tiny"].policy
+    assert isinstance(tiny, VLAConfig)
+    larger = VLAConfig(
+        chunk=ChunkConfig(observation_steps=1, horizon=50, execute=25),
+        vision=PatchConfig(size=224, patch=28),
+        text=BytesConfig(),
+        streams=StreamsConfig(
+            layers=4,
+            heads=8,
+            groups=1,
+            head_width=64,
+            prefix_width=512,
+            prefix_hidden=2048,
+            expert_width=128,
+            expert_hidden=256,
+        ),
+    )
+    return {"tiny (2 layers, 1 camera)": _built(tiny, 1, 32), "larger (4 layers, 3 cameras)": _built(larger, 3, 224)}
+
+
+def _built(config: VLAConfig, cameras: int, size: int) -> tuple[VLAPolicy, dict[str, Any]]:
+    images = {"image.top" if i == 0 else f"image.{i}": Field(shape=(size, size, 3), dtype="uint8") for i in range(cameras)}
+    observation = {"state": Field(shape=(2,)), **images, "instruction": Field(shape=(), dtype="str")}
+    spec = Spec(observation=observation, action=Field(shape=(2,)), control_hz=10)
+    config = replace(config, chunk=replace(config.chunk, observation=tuple(observation)))
+    unit = (torch.zeros(2), torch.ones(2))
+    policy = build_policy(config, config.chunk.apply(spec), Normalizer({"state": unit, "action": unit}))
+    assert isinstance(policy, VLAPolicy)
+    seen = {key: torch.zeros(1, 1, size, size, 3, dtype=torch.uint8) for key in images}
+    return policy.eval(), {"state": torch.zeros(1, 1, 2), **seen, "instruction": ["push the T to the left goal"]}
+
+
+def uncached(policy: VLAPolicy, observation: dict[str, Any]) -> torch.Tensor:
+    """One chunk in ten steps, the prefix encoded anew for each."""
+    x = torch.zeros(1, policy.spec.horizon, policy.spec.action_dim)
+    with torch.no_grad():
+        for i in range(10):
+            velocity = policy.predict_velocity(x, torch.tensor(1 - i / 10), policy.encode(observation))
+            x = x - velocity / 10
+    return x
+
+
+def timed(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of processor time of every call, in turn; the first round is left out."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds + 1):
+        for name, call in calls.items():
+            began = time.process_time()
+            call()
+            times[name].append(1e3 * (time.process_time() - began))
+    return {name: values[1:] for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, data = [], {}
+    for name, (policy, observation) in policies().items():
+        calls: dict[str, Callable[[], Any]] = {
+            f"K = {k}": lambda k=k, p=policy, o=observation: p.sample(o, samples=k) for k in SAMPLES
+        }
+        calls["K = 1, prefix encoded at every step"] = lambda p=policy, o=observation: uncached(p, o)
+        times = timed(calls, options.rounds)
+        base = times["K = 1"]
+        for call, values in times.items():
+            ratio = median(v / b for v, b in zip(values, base, strict=True))
+            rows.append([name, call, f"{median(values):.1f}", f"{ratio:.2f}"])
+            data[f"{name}: {call}"] = {"ms": median(values), "ratio": ratio}
+    record(
+        "vla_samples",
+        title="Vision-language-action: chunks of one observation, 10 flow steps",
+        columns=["policy", "call", "ms", "times K = 1"],
+        rows=rows,
+        headline="; ".join(f"{row[0]}: K = 8 costs {row[3]} times K = 1" for row in rows if row[1] == "K = 8"),
+        notes=["One thread, processor time; ratios are medians of pairs of neighbouring calls."],
+        data=data,
+    )
+
+
+if __name__ == "__main__":
+    main()
