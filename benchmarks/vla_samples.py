@@ -49,11 +49,17 @@ def policies() -> dict[str, tuple[VLAPolicy, dict[str, Any]]]:
             expert_hidden=256,
         ),
     )
-    return {"tiny (2 layers, 1 camera)": _built(tiny, 1, 32), "larger (4 layers, 3 cameras)": _built(larger, 3, 224)}
+    return {
+        "tiny (2 layers, 1 camera)": _built(tiny, 1, 32),
+        "larger (4 layers, 3 cameras)": _built(larger, 3, 224),
+    }
 
 
 def _built(config: VLAConfig, cameras: int, size: int) -> tuple[VLAPolicy, dict[str, Any]]:
-    images = {"image.top" if i == 0 else f"image.{i}": Field(shape=(size, size, 3), dtype="uint8") for i in range(cameras)}
+    images = {
+        "image.top" if i == 0 else f"image.{i}": Field(shape=(size, size, 3), dtype="uint8")
+        for i in range(cameras)
+    }
     observation = {"state": Field(shape=(2,)), **images, "instruction": Field(shape=(), dtype="str")}
     spec = Spec(observation=observation, action=Field(shape=(2,)), control_hz=10)
     config = replace(config, chunk=replace(config.chunk, observation=tuple(observation)))
@@ -61,7 +67,11 @@ def _built(config: VLAConfig, cameras: int, size: int) -> tuple[VLAPolicy, dict[
     policy = build_policy(config, config.chunk.apply(spec), Normalizer({"state": unit, "action": unit}))
     assert isinstance(policy, VLAPolicy)
     seen = {key: torch.zeros(1, 1, size, size, 3, dtype=torch.uint8) for key in images}
-    return policy.eval(), {"state": torch.zeros(1, 1, 2), **seen, "instruction": ["push the T to the left goal"]}
+    return policy.eval(), {
+        "state": torch.zeros(1, 1, 2),
+        **seen,
+        "instruction": ["push the T to the left goal"],
+    }
 
 
 def uncached(policy: VLAPolicy, observation: dict[str, Any]) -> torch.Tensor:
@@ -109,7 +119,9 @@ def main() -> None:
         title="Vision-language-action: chunks of one observation, 10 flow steps",
         columns=["policy", "call", "ms", "times K = 1"],
         rows=rows,
-        headline="; ".join(f"{row[0]}: K = 8 costs {row[3]} times K = 1" for row in rows if row[1] == "K = 8"),
+        headline="; ".join(
+            f"{row[0]}: K = 8 costs {row[3]} times K = 1" for row in rows if row[1] == "K = 8"
+        ),
         notes=["One thread, processor time; ratios are medians of pairs of neighbouring calls."],
         data=data,
     )

@@ -72,7 +72,9 @@ def _layout(episodes: Episodes) -> _Layout:
     if INSTRUCTION in episodes.observation:
         del arrays[INSTRUCTION]
     if text := [key for key, array in arrays.items() if array.dtype.kind == "U"]:
-        raise DataError(f"{text[0]!r} is text, of which LeRobot keeps tasks alone; rename it `{INSTRUCTION}` or drop it")
+        raise DataError(
+            f"{text[0]!r} is text, of which LeRobot keeps tasks alone; rename it `{INSTRUCTION}` or drop it"
+        )
     names = {key: their_name(key) for key in episodes.observation if key in arrays}
     names |= {key: _OURS.get(key, key) for key in arrays if key not in names}
     task_index, tasks = _tasks(episodes)
@@ -97,7 +99,9 @@ def _layout(episodes: Episodes) -> _Layout:
     return _Layout(
         names=names,
         columns={**stored, **{name: array for name, array in made.items() if name not in stored}},
-        images=frozenset(names[key] for key in names if key in episodes.observation and _is_image(key, arrays[key])),
+        images=frozenset(
+            names[key] for key in names if key in episodes.observation and _is_image(key, arrays[key])
+        ),
         tasks=tasks,
     )
 

@@ -79,4 +79,6 @@ def shared_attention(
 
 def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where a token is seen, and else a number so low that nothing is left of it, yet finite: rows may see none."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min / 2)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+        ~mask, torch.finfo(dtype).min / 2
+    )

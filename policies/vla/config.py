@@ -80,6 +80,8 @@ class VLAConfig:
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
             )
         if self.state == "text" and isinstance(self.text, WordsConfig):
-            raise ConfigError("state=text writes numbers into the prompt, which a list of words cannot hold; use text=bytes")
+            raise ConfigError(
+                "state=text writes numbers into the prompt, which a list of words cannot hold; use text=bytes"
+            )
         if self.state == "text" and (self.octaves or self.points):
             raise ConfigError("state=text writes the plain numbers; use octaves=0 and no points")

@@ -45,7 +45,9 @@ class ActionExpert(nn.Module):
 def check_width(name: str, wanted: int | None, needed: int) -> int:
     """The width inside the network, at least what is needed."""
     if wanted is not None and wanted < needed:
-        raise SpecError(f"{name} {wanted} is too narrow for the spec, which has {needed} numbers; use {needed} or more")
+        raise SpecError(
+            f"{name} {wanted} is too narrow for the spec, which has {needed} numbers; use {needed} or more"
+        )
     return wanted or needed
 
 

@@ -35,7 +35,10 @@ from .vision import SiglipConfig
 
 _BASE = "paligemma_with_expert.paligemma"
 _VISION, _TEXT = f"{_BASE}.model.vision_tower.vision_model", f"{_BASE}.model.language_model"
-_CONNECTOR, _EXPERT = f"{_BASE}.model.multi_modal_projector.linear", "paligemma_with_expert.gemma_expert.model"
+_CONNECTOR, _EXPERT = (
+    f"{_BASE}.model.multi_modal_projector.linear",
+    "paligemma_with_expert.gemma_expert.model",
+)
 _WORDS, _TIED = f"{_TEXT}.embed_tokens.weight", f"{_BASE}.lm_head.weight"  # one tensor under two names
 _UNUSED = (_TIED, f"{_TEXT}.norm.weight", "paligemma_with_expert.gemma_expert.lm_head.weight")
 _VISION_HEADS, _GROUPS = 16, 1  # of SigLIP So400m, and of both of openpi's sizes of Gemma

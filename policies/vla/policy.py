@@ -115,7 +115,9 @@ class VLAPolicy(GenerativePolicy):
         cache = self.streams.encode(tokens, attention_mask(flags, valid), token_positions(valid))
         origin = None
         if self.config.relative is not None:
-            origin = origin_of(real[self.config.relative], self.spec.action_dim).to(self.device, torch.float32)
+            origin = origin_of(real[self.config.relative], self.spec.action_dim).to(
+                self.device, torch.float32
+            )
         return Prefix(cache, valid, state if inside is None else None, origin)
 
     def _seen_tokens(self, observation: Mapping[str, Any], numbers: Tensor | None) -> tuple[Tensor, Tensor]:

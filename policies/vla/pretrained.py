@@ -24,14 +24,20 @@ from .policy import VLAPolicy
 _STD_FLOOR = 1e-8  # LeRobot adds it to every standard deviation
 _LISTED = 10
 _CONFIG, _WEIGHTS, _PROCESSOR = "config.json", "model.safetensors", "policy_preprocessor.json"
-_LEGACY = ("normalize_inputs.", "normalize_targets.", "unnormalize_outputs.")  # statistics among older weights
+_LEGACY = (
+    "normalize_inputs.",
+    "normalize_targets.",
+    "unnormalize_outputs.",
+)  # statistics among older weights
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
     """`config.json` of a policy of this type."""
     config = read_json(folder / _CONFIG)
     if config.get("type") != kind:
-        raise ConfigError(f"{folder / _CONFIG} describes a policy of type {config.get('type')!r}, not {kind!r}")
+        raise ConfigError(
+            f"{folder / _CONFIG} describes a policy of type {config.get('type')!r}, not {kind!r}"
+        )
     return config
 
 
@@ -78,7 +84,11 @@ def spec_of(config: Mapping[str, Any], control_hz: float | None) -> Spec:
 
 def _field(feature: Mapping[str, Any]) -> Field:
     shape = tuple(feature["shape"])
-    return Field(shape=(*shape[1:], shape[0]), dtype="uint8") if feature["type"] == "VISUAL" else Field(shape=shape)
+    return (
+        Field(shape=(*shape[1:], shape[0]), dtype="uint8")
+        if feature["type"] == "VISUAL"
+        else Field(shape=shape)
+    )
 
 
 def normalizer_of(
@@ -137,7 +147,9 @@ def _affine(
         case "QUANTILES":
             low, high = get("q01"), get("q99")
         case _:
-            raise NormalizerError(f"normalisation {mode!r} is not known; MEAN_STD, MIN_MAX, QUANTILES, IDENTITY are")
+            raise NormalizerError(
+                f"normalisation {mode!r} is not known; MEAN_STD, MIN_MAX, QUANTILES, IDENTITY are"
+            )
     return (low + high) / 2, ((high - low) / 2).clamp_min(_STD_FLOOR)
 
 
@@ -167,9 +179,13 @@ def assemble(
     """
     with torch.device("meta"):  # no random weights of billions of numbers, only to be replaced
         policy = VLAPolicy(config, spec, normalizer)
-    wanted = {name: tensor for name, tensor in policy.state_dict().items() if not name.startswith("normalizer.")}
+    wanted = {
+        name: tensor for name, tensor in policy.state_dict().items() if not name.startswith("normalizer.")
+    }
     if odd := sorted(set(wanted) ^ set(names)):
-        raise CheckpointError(f"the policy built for {folder} and the names of its weights differ in {_some(odd)}")
+        raise CheckpointError(
+            f"the policy built for {folder} and the names of its weights differ in {_some(odd)}"
+        )
     missing = sorted(theirs for theirs in names.values() if theirs not in weights)
     left = sorted(set(weights) - set(names.values()) - set(unused))
     if missing or left:
@@ -182,7 +198,9 @@ def assemble(
         if weights[theirs].shape != wanted[ours].shape
     ]
     if shapes:
-        raise CheckpointError(f"weights in {folder} have other shapes than its configuration says: {_some(shapes)}")
+        raise CheckpointError(
+            f"weights in {folder} have other shapes than its configuration says: {_some(shapes)}"
+        )
     placed = {ours: weights[theirs].float() for ours, theirs in names.items()}
     policy.load_state_dict(placed, strict=False, assign=True)
     return policy.eval()
@@ -195,7 +213,12 @@ def _some(names: list[str]) -> str:
 
 def vision_names(layers: int, theirs: str, connector: str, *, bias: bool) -> dict[str, str]:
     """Our names of a SigLIP transformer's weights, under `theirs`, and of its connector."""
-    pairs = {"norm_attention": "layer_norm1", "norm_mlp": "layer_norm2", "widen": "mlp.fc1", "narrow": "mlp.fc2"}
+    pairs = {
+        "norm_attention": "layer_norm1",
+        "norm_mlp": "layer_norm2",
+        "widen": "mlp.fc1",
+        "narrow": "mlp.fc2",
+    }
     pairs |= {part: f"self_attn.{part}_proj" for part in "qkv"} | {"o": "self_attn.out_proj"}
     names = {"vision.positions": f"{theirs}.embeddings.position_embedding.weight"}
     for kind in ("weight", "bias"):
@@ -229,12 +252,18 @@ def projection_names() -> dict[str, str]:
         "expert.time_in": "action_time_mlp_in",
         "expert.time_out": "action_time_mlp_out",
     }
-    return {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in pairs.items() for kind in ("weight", "bias")}
+    return {
+        f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in pairs.items() for kind in ("weight", "bias")
+    }
 
 
 def count_layers(weights: Mapping[str, Tensor], stem: str) -> int:
     """Layers `stem.layers.<i>` that the weights hold."""
-    numbers = {name.removeprefix(f"{stem}.layers.").split(".")[0] for name in weights if name.startswith(f"{stem}.layers.")}
+    numbers = {
+        name.removeprefix(f"{stem}.layers.").split(".")[0]
+        for name in weights
+        if name.startswith(f"{stem}.layers.")
+    }
     return len(numbers)
 
 

@@ -92,7 +92,9 @@ def _check(values: Mapping[str, Any]) -> None:
     known["attention_mode"] = ("cross_attn", "self_attn")  # pyright: ignore[reportArgumentType]
     for name, allowed in known.items():
         if values.get(name, allowed[0]) not in allowed:
-            raise ConfigError(f"SmolVLA with {name}={values[name]!r} is not supported; {name} may be {allowed}")
+            raise ConfigError(
+                f"SmolVLA with {name}={values[name]!r} is not supported; {name} may be {allowed}"
+            )
 
 
 def _config(

@@ -117,7 +117,9 @@ class Streams(nn.Module):
         width, batch = self.config.head_width, len(positions)
         turn = rotation(positions.repeat_interleave(len(tokens) // batch, dim=0), width)
         bias = mask_bias(mask, tokens.dtype)
-        restart = rotation((positions - positions[:, :1])[:1], width)  # layers without keys of their own count from 0
+        restart = rotation(
+            (positions - positions[:, :1])[:1], width
+        )  # layers without keys of their own count from 0
         for i, prefix in enumerate(cache):
             _, layer = self.layer(i)
             normed, gate = layer.norm_attention(tokens, condition)

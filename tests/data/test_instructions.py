@@ -113,7 +113,12 @@ def test_lerobot_keeps_instructions_as_tasks(make_episodes: Make, tmp_path: Path
     read = load_dataset(tmp_path / "set")
     assert read.metadata["tasks"] == ["left", "to the right"]
     assert "instruction" not in read.observation
-    assert with_instruction(read).observation["instruction"].tolist() == ["left", "to the right", "left", "to the right"]
+    assert with_instruction(read).observation["instruction"].tolist() == [
+        "left",
+        "to the right",
+        "left",
+        "to the right",
+    ]
     again = with_instruction(read)
     save_dataset(again, tmp_path / "again", format="lerobot")
     np.testing.assert_array_equal(
@@ -138,8 +143,8 @@ def test_lerobot_refuses_what_it_could_not_say(make_episodes: Make, tmp_path: Pa
 def test_robomimic_files_hold_text_that_others_can_read(make_episodes: Make, tmp_path: Path) -> None:
     save_dataset(told(make_episodes((3, 1))), tmp_path / "set.hdf5")
     with h5py.File(tmp_path / "set.hdf5") as file:
-        stored = file["data/demo_0/obs/instruction"].asstr()[()]  # pyright: ignore
-    assert stored.tolist() == ["left", "to the right", "left"]
+        stored = list(file["data/demo_0/obs/instruction"].asstr()[()])  # pyright: ignore
+    assert stored == ["left", "to the right", "left"]
 
 
 def test_foreign_text_of_any_length_is_read(make_episodes: Make, tmp_path: Path) -> None:

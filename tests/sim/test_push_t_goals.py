@@ -1,6 +1,7 @@
 """`push_t` with two goals, of which an instruction names one."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ class Listener(Policy):
         super().__init__(spec)
         self.told: list[list[str]] = []
 
-    def sample(self, observation, *, samples=1, generator=None, prefix=None):  # noqa: ANN001, ANN201
+    def sample(self, observation: Any, *, samples: int = 1, **_: Any) -> torch.Tensor:
         rows = self.check_observation(observation)
         self.told.append(observation["instruction"])
         side = torch.tensor([-0.1 if "left" in text else 0.1 for text in observation["instruction"]])
@@ -153,5 +154,5 @@ def test_an_evaluation_tells_every_world_its_own_instruction() -> None:
 
 
 def test_unknown_goals_are_refused() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'two'"):
-        PushTConfig(goals="twoo")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="allowed: centre, two"):
+        PushTConfig(goals="three")  # pyright: ignore[reportArgumentType]

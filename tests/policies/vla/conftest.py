@@ -45,7 +45,9 @@ def make(config: VLAConfig, *, seed: int = 0, shake: float = 0.0) -> VLAPolicy:
     """A fresh policy; `shake` moves every weight, so that parts which start closed take part."""
     numbers = {"state": (torch.tensor([0.1, -0.2]), torch.tensor([0.5, 0.8]))}
     action = (torch.tensor([0.3, 0.4]), torch.tensor([2.0, 0.7]))
-    policy = build_policy(config, config.chunk.apply(SPEC), Normalizer({**numbers, "action": action}), seed=seed)
+    policy = build_policy(
+        config, config.chunk.apply(SPEC), Normalizer({**numbers, "action": action}), seed=seed
+    )
     assert isinstance(policy, VLAPolicy)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -71,7 +73,9 @@ def vla_config() -> Callable[..., VLAConfig]:
 
 @pytest.fixture(scope="session")
 def vla() -> Callable[..., VLAPolicy]:
-    return lambda kind, *, seed=0, shake=0.1, **changes: make(config_of(kind, **changes), seed=seed, shake=shake)
+    return lambda kind, *, seed=0, shake=0.1, **changes: make(
+        config_of(kind, **changes), seed=seed, shake=shake
+    )
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,9 @@ Usage: python lerobot_reference.py FOLDER smolvla|pi0
 FOLDER gets `model/` and `vlm/` as they are published, and `case.safetensors` with inputs, noise and actions.
 """
 
+# lerobot is in another Python than the one that checks types.
+# pyright: reportMissingImports=false
+
 import json
 import sys
 from pathlib import Path

@@ -153,7 +153,9 @@ def test_every_weight_that_is_read_learns(kind: str, vla: Make, vla_observation:
     policy = vla(kind)
     loss = policy(batch_of(vla_observation()), torch.Generator().manual_seed(0))
     loss.backward()
-    still = [n for n, p in policy.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    still = [
+        n for n, p in policy.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
     assert still == []
     assert policy.config.streams.layers == 2
     assert not policy.streams.prefix[-1].q.weight.requires_grad  # pyright: ignore
@@ -190,9 +192,7 @@ def test_a_loaded_policy_is_the_saved_one(
     kind: str, vla: Make, vla_observation: Observe, tmp_path: Path
 ) -> None:
     policy = vla(kind)
-    save_checkpoint(
-        tmp_path / "p", lambda f: describe(policy, f), lambda f: save_weights(policy, f / MODEL)
-    )
+    save_checkpoint(tmp_path / "p", lambda f: describe(policy, f), lambda f: save_weights(policy, f / MODEL))
     again = load(tmp_path / "p")
     assert again.config == policy.config
     assert torch.equal(again.sample(vla_observation()), policy.sample(vla_observation()))
@@ -234,7 +234,7 @@ def test_specs_it_cannot_read_are_refused(observation: dict[str, Field], message
     ("wrong", "message"),
     [
         ({"mask": "causal"}, "unknown mask"),
-        ({"state": "sufix"}, "did you mean 'suffix'"),
+        ({"state": "middle"}, "allowed: prefix, suffix, text"),
         ({"fusion": "film"}, "unknown fusion"),
         ({"observation_noise": -1.0}, "observation_noise"),
         ({"state": "text", "text": WordsConfig(words=("go",))}, "list of words cannot hold"),

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ def smolvla_weights() -> dict[str, Tensor]:
         f"{VLM}.model.connector.modality_projection.proj.weight": tensor(24, 48),
         f"{text}.embed_tokens.weight": tensor(30, 24),
         **stream(text, width=24, hidden=28, layers=4, heads=24, groups=8, reads=lambda i: 24),
-        **stream(expert, width=18, hidden=22, layers=4, heads=24, groups=8, reads=lambda i: 8 if i % 2 else 18),
+        **stream(
+            expert, width=18, hidden=22, layers=4, heads=24, groups=8, reads=lambda i: 8 if i % 2 else 18
+        ),
         f"{VLM}.lm_head.weight": tensor(30, 24),
         **projections(24, 18),
     }
@@ -119,8 +121,17 @@ def features() -> dict[str, Any]:
 
 
 def smolvla_values() -> dict[str, Any]:
-    own = {"type": "smolvla", "resize_imgs_with_padding": [16, 16], "num_steps": 3, "pad_language_to": "max_length"}
-    return features() | own | {"attention_mode": "cross_attn", "self_attn_every_n_layers": 2, "num_vlm_layers": 4}
+    own = {
+        "type": "smolvla",
+        "resize_imgs_with_padding": [16, 16],
+        "num_steps": 3,
+        "pad_language_to": "max_length",
+    }
+    return (
+        features()
+        | own
+        | {"attention_mode": "cross_attn", "self_attn_every_n_layers": 2, "num_vlm_layers": 4}
+    )
 
 
 def pi0_values() -> dict[str, Any]:
@@ -135,7 +146,10 @@ def write(folder: Path, values: dict[str, Any], weights: dict[str, Tensor]) -> P
     (folder / "policy_preprocessor.json").write_text(json.dumps({"steps": [{"registry_name": "x"}, step]}))
     numbers = {"observation.state": 6, "action": 5}
     found = {f"{key}.mean": torch.arange(float(n)) for key, n in numbers.items()}
-    save_file(found | {f"{key}.std": torch.full((n,), 2.0) for key, n in numbers.items()}, folder / "step_5.safetensors")
+    save_file(
+        found | {f"{key}.std": torch.full((n,), 2.0) for key, n in numbers.items()},
+        folder / "step_5.safetensors",
+    )
     vlm = folder.parent / "vlm"
     vlm.mkdir(exist_ok=True)
     text = {"num_attention_heads": 6, "head_dim": 4, "rms_norm_eps": 1e-5}
@@ -150,7 +164,7 @@ class Letters:
 
     vocabulary = 30
 
-    def __call__(self, texts: list[str]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(c) % 30 for c in text[:6]] for text in texts]
 
 
@@ -218,9 +232,13 @@ def test_every_weight_lands_where_its_name_says(kind: str, tmp_path: Path) -> No
     folder = make(kind, tmp_path)
     policy, stored = open_policy(kind, folder, control_hz=30), CASES[kind][1]()
     own = {n: t for n, t in policy.state_dict().items() if not n.startswith("normalizer")}
-    used = [name for name, value in stored.items() if any(t.shape == value.shape and torch.equal(t, value) for t in own.values())]
+    used = [
+        name
+        for name, value in stored.items()
+        if any(t.shape == value.shape and torch.equal(t, value) for t in own.values())
+    ]
     unused = sorted(name.split(".")[-2] for name in set(stored) - set(used))
-    assert unused == (["lm_head", "norm"] if kind == "smolvla" else ["lm_head", "norm"])
+    assert unused == {"smolvla": ["lm_head", "norm"], "pi0": ["lm_head", "lm_head", "norm"]}[kind]
     assert len(own) == len(used)
     stem = f"{VLM}.model.text_model" if kind == "smolvla" else f"{PALI}.model.language_model"
     assert torch.equal(own["streams.prefix.1.k.weight"], stored[f"{stem}.layers.1.self_attn.k_proj.weight"])
@@ -234,7 +252,9 @@ def test_a_weight_too_few_or_too_many_is_listed(kind: str, tmp_path: Path) -> No
     extra = {**weights, "model.odd.weight": torch.zeros(1)}
     del extra[lost]
     save_file(extra, folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing 1: .*layers.1.mlp.up_proj.weight; unexpected 1: odd.weight"):
+    with pytest.raises(
+        CheckpointError, match=r"missing 1: .*layers.1.mlp.up_proj.weight; unexpected 1: odd.weight"
+    ):
         open_policy(kind, folder, control_hz=30)
     save_file({**weights, lost: torch.zeros(1, 2)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"other shapes .*\(1, 2\) for"):
@@ -289,7 +309,12 @@ def test_without_statistics_they_are_asked_for(kind: str, tmp_path: Path) -> Non
     with pytest.raises(NormalizerError, match="pass them as normalizer="):
         open_policy(kind, folder, control_hz=30)
     unit = {"state": (torch.zeros(6), torch.ones(6)), "action": (torch.zeros(5), torch.ones(5))}
-    assert open_policy(kind, folder, control_hz=30, normalizer=Normalizer(unit)).sample(observe()).isfinite().all()
+    assert (
+        open_policy(kind, folder, control_hz=30, normalizer=Normalizer(unit))
+        .sample(observe())
+        .isfinite()
+        .all()
+    )
 
 
 def test_older_spellings_of_names_are_understood(tmp_path: Path) -> None:
@@ -317,7 +342,9 @@ def test_older_spellings_of_names_are_understood(tmp_path: Path) -> None:
         ({"resize_imgs_with_padding": [32, 32]}, "must be the 16 px"),
     ],
 )
-def test_variants_that_are_not_built_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_variants_that_are_not_built_are_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     folder = write(tmp_path / "model", smolvla_values() | changes, smolvla_weights())
     with pytest.raises(ConfigError, match=message):
         open_policy("smolvla", folder, control_hz=30)
@@ -341,7 +368,8 @@ def test_names_that_do_not_cover_the_policy_are_noticed(tmp_path: Path) -> None:
 
 # pi0 needs the transformers that its LeRobot release asks for: openpi's changes on top of 4.53.
 @pytest.mark.parametrize(
-    ("kind", "variable"), [("smolvla", "SENSORIMOTOR_LEROBOT_PYTHON"), ("pi0", "SENSORIMOTOR_LEROBOT_PI0_PYTHON")]
+    ("kind", "variable"),
+    [("smolvla", "SENSORIMOTOR_LEROBOT_PYTHON"), ("pi0", "SENSORIMOTOR_LEROBOT_PI0_PYTHON")],
 )
 def test_lerobot_computes_the_same(kind: str, variable: str, tmp_path: Path) -> None:
     python = os.environ.get(variable)
@@ -351,12 +379,19 @@ def test_lerobot_computes_the_same(kind: str, variable: str, tmp_path: Path) -> 
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     environment["PYTHONPATH"] = os.environ.get(f"{variable}PATH", "")
     done = subprocess.run(
-        [*python.split(), str(script), str(tmp_path), kind], capture_output=True, text=True, env=environment, timeout=300
+        [*python.split(), str(script), str(tmp_path), kind],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     case = load_file(tmp_path / "case.safetensors")
-    source = {"vlm": tmp_path / "vlm"} if kind == "smolvla" else {"tokenizer": tmp_path / "vlm"}
-    policy = (load_smolvla if kind == "smolvla" else load_pi0)(tmp_path / "model", control_hz=10, **source)
+    model, vlm = tmp_path / "model", tmp_path / "vlm"
+    if kind == "smolvla":
+        policy = load_smolvla(model, vlm=vlm, control_hz=10)
+    else:
+        policy = load_pi0(model, tokenizer=vlm, control_hz=10)
     observation: dict[str, Any] = {
         f"image.{camera}": case[f"observation.images.{camera}"][:, None] for camera in ("top", "wrist")
     }
@@ -375,7 +410,11 @@ def test_a_spec_of_your_own_robot_decides_the_cameras(tmp_path: Path) -> None:
     folder = make("pi0", tmp_path)
     camera = Field(shape=(60, 80, 3), dtype="uint8")
     spec = Spec(
-        observation={"image.left": camera, "state": Field(shape=(3,)), "instruction": Field(shape=(), dtype="str")},
+        observation={
+            "image.left": camera,
+            "state": Field(shape=(3,)),
+            "instruction": Field(shape=(), dtype="str"),
+        },
         action=Field(shape=(2,)),
         control_hz=20,
     )

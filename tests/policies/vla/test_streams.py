@@ -33,7 +33,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def jointly(
-    streams: Streams, prefix: Tensor, suffix: Tensor, mask: Tensor, positions: Tensor, condition: Tensor | None
+    streams: Streams,
+    prefix: Tensor,
+    suffix: Tensor,
+    mask: Tensor,
+    positions: Tensor,
+    condition: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Hidden states of both streams when every layer attends over all tokens together."""
     n, width = prefix.shape[1], streams.config.head_width

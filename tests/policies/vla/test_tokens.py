@@ -26,7 +26,10 @@ def test_bins_count_the_edges_below() -> None:
 
 
 def test_the_prompt_names_task_and_state() -> None:
-    assert state_prompt(" pick_up the\ncup ", torch.tensor([0, 128])) == "Task: pick up the cup, State: 0 128;\nAction: "
+    assert (
+        state_prompt(" pick_up the\ncup ", torch.tensor([0, 128]))
+        == "Task: pick up the cup, State: 0 128;\nAction: "
+    )
 
 
 @pytest.mark.parametrize(
