@@ -54,7 +54,7 @@ def test_left_is_left_in_the_picture() -> None:
     picture = task.render(0, size=64).astype(int)
     dark = picture.sum(axis=2) < 450  # the block
     assert dark[:, :32].sum() > 80
-    assert dark[:, 32:].sum() < 5
+    assert dark[:, 32:].sum() < 20  # the pusher
     task.close()
 
 
