@@ -12,7 +12,7 @@ from ..data.episodes import Episodes
 from ..data.errors import DataError
 from ..data.lazy import LazyArray, Recent, as_array
 from .push_t import PushTConfig, make_spec
-from .push_t_geometry import OUTLINE
+from .push_t_geometry import poses_of
 from .push_t_goals import Goals, load_model
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ _KEPT = 512  # frames, more than an episode: a file that also holds the next fra
 def positions(episodes: Episodes) -> NDArray[np.float64]:
     """(N, 5) block x, y, yaw and pusher x, y of every step, from `state` and the block's corners in `environment`.
 
-    The pose is the one that takes the outline to the corners with the least squared error, so that rounding to single
-    precision moves it by some 1e-8 m.
-
     Raises:
         DataError: if the episodes do not hold both.
     """
@@ -38,14 +35,7 @@ def positions(episodes: Episodes) -> NDArray[np.float64]:
             f"the episodes hold {sorted(episodes.observation)}"
         )
     corners = episodes.observation["environment"].astype(np.float64).reshape(episodes.steps, -1, 2)
-    outline = OUTLINE - OUTLINE.mean(axis=0)
-    seen = corners - corners.mean(axis=1, keepdims=True)
-    crossed = outline[:, 0] * seen[..., 1] - outline[:, 1] * seen[..., 0]
-    yaw = np.arctan2(crossed.sum(axis=1), (outline * seen).sum(axis=(1, 2)))
-    x, y = OUTLINE.mean(axis=0)
-    turned = np.stack([np.cos(yaw) * x - np.sin(yaw) * y, np.sin(yaw) * x + np.cos(yaw) * y], axis=1)
-    centre = corners.mean(axis=1) - turned
-    return np.column_stack([centre, yaw, episodes.observation["state"].astype(np.float64)])
+    return np.column_stack([poses_of(corners), episodes.observation["state"].astype(np.float64)])
 
 
 class DrawnRows(LazyArray):

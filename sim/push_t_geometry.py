@@ -46,6 +46,21 @@ def transform(pose: Array, points: Array) -> Array:
     return np.stack([x, y], axis=-1)
 
 
+def poses_of(corners: Array) -> Array:
+    """Poses (N, 3) of blocks whose corners (N, 8, 2) are given: the inverse of `transform(pose, OUTLINE)`.
+
+    The pose is the one that takes the outline to the corners with the least squared error, so that rounding to single
+    precision moves it by some 1e-8 m.
+    """
+    outline = OUTLINE - OUTLINE.mean(axis=0)
+    seen = corners - corners.mean(axis=1, keepdims=True)
+    crossed = outline[:, 0] * seen[..., 1] - outline[:, 1] * seen[..., 0]
+    yaw = np.arctan2(crossed.sum(axis=1), (outline * seen).sum(axis=(1, 2)))
+    x, y = OUTLINE.mean(axis=0)
+    turned = np.stack([np.cos(yaw) * x - np.sin(yaw) * y, np.sin(yaw) * x + np.cos(yaw) * y], axis=1)
+    return np.column_stack([corners.mean(axis=1) - turned, yaw])
+
+
 def distance_to_block(pose: Array, point: Array) -> Array:
     """Distance in metres from points (..., 2) to the block's surface at poses (..., 3); zero inside."""
     cos, sin = np.cos(pose[..., 2]), np.sin(pose[..., 2])

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.schema import from_mapping, to_mapping
+from sensorimotor.data.spec import Field
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.consistency import ConsistencyConfig
 from sensorimotor.policies.descent import Descent
@@ -30,12 +32,19 @@ TRAINABLE = [  # robomimic's need packages of their own, and have tests of their
 ]
 
 
-WIDTHS = {"state": 2, "environment": 4}
-
-
-def cameras_of(name: str) -> dict[str, int]:
-    """The cameras a preset names, small ones."""
-    return {key: 32 for key in PRESETS[name].policy.chunk.observation if key.startswith("image.")}
+def recordings(make_episodes: Callable, **options: Any) -> Episodes:
+    """Numbers, a picture and an instruction: enough for every preset that is not for a special robot."""
+    episodes: Episodes = make_episodes(widths={"state": 2, "environment": 4}, **options)
+    seen = {
+        "image.top": np.random.default_rng(0).integers(0, 256, (episodes.steps, 32, 32, 3), dtype=np.uint8),
+        "instruction": np.array(["to the left", "to the right"])[np.arange(episodes.steps) % 2],
+    }
+    fields = {
+        "image.top": Field(shape=(32, 32, 3), dtype="uint8"),
+        "instruction": Field(shape=(), dtype="str"),
+    }
+    spec = replace(episodes.spec, observation={**episodes.spec.observation, **fields})
+    return replace(episodes, spec=spec, observation={**episodes.observation, **seen})
 
 
 def make(name: str, episodes: Episodes) -> Policy:
@@ -57,7 +66,7 @@ def test_presets_survive_being_written_and_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> None:
-    episodes = make_episodes(steps=(30, 30), widths=WIDTHS, cameras=cameras_of(name))
+    episodes = recordings(make_episodes, steps=(30, 30))
     policy = make(name, episodes)
     batch = Windows(episodes, policy.spec).batch(np.arange(32))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
@@ -73,7 +82,7 @@ def test_presets_learn_from_recordings(name: str, make_episodes: Callable) -> No
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_presets_are_small(name: str, make_episodes: Callable) -> None:
-    policy = make(name, make_episodes(widths=WIDTHS, cameras=cameras_of(name)))
+    policy = make(name, recordings(make_episodes))
     assert sum(p.numel() for p in policy.parameters()) < 5_000_000
 
 

@@ -10,9 +10,10 @@ import torch
 from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.formats import load_dataset, save_dataset
 from sensorimotor.policies.policy import Policy
-from sensorimotor.sim.demos import illustrated, record_demos
+from sensorimotor.sim.demos import record_demos
 from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.expert import ExpertConfig
+from sensorimotor.sim.pixels import with_images
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, judge, make_spec, start_positions
 from sensorimotor.sim.push_t_env import PushT
 from sensorimotor.sim.push_t_geometry import GOAL, OUTLINE, coverage, poses_of, transform
@@ -120,7 +121,7 @@ def test_the_expert_reaches_the_named_goal_and_its_record_can_be_drawn(tmp_path:
         assert coverage(poses_of(corners)[i : i + 1], goal)[0] > TWO.success_coverage
     save_dataset(episodes, tmp_path / "demos.hdf5")
     seen = PushTConfig(goals="two", threads=1, images=True, image_size=32)
-    drawn = illustrated(load_dataset(tmp_path / "demos.hdf5"), seen)
+    drawn = with_images(load_dataset(tmp_path / "demos.hdf5"), 32, goals="two")
     assert drawn.spec == make_spec(seen)
     task = PushTWorlds(seen)
     frame = task.reset([recording.seeds[0]])["image.top"][0]
