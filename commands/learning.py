@@ -124,7 +124,9 @@ def _drawn(episodes: Episodes, task: PushTConfig, path: Path, screen: Screen) ->
             return kept
     screen.note(f"the data holds no camera frames; drawing {episodes.steps:,} of {size} px into {path}")
     with screen.progress("drawing") as update:
-        write_robomimic(with_images(episodes, size, goals=task.goals, progress=update), path, compression="gzip")
+        write_robomimic(
+            with_images(episodes, size, goals=task.goals, progress=update), path, compression="gzip"
+        )
     return load_dataset(path, lazy_images=True)
 
 

@@ -33,9 +33,7 @@ def run(config: TrainConfig, screen: Screen) -> int:
         raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
     record_if_absent(config.data, config.task, screen)
     told = INSTRUCTION in config.policy.chunk.observation
-    lesson = load_lesson(
-        config.data, config.task, seed=config.seed, folder=folder, screen=screen, told=told
-    )
+    lesson = load_lesson(config.data, config.task, seed=config.seed, folder=folder, screen=screen, told=told)
     policy = make_policy(config.policy, lesson.training, seed=config.seed)
     if config.task is not None:
         check_task(policy, config.task)

@@ -28,7 +28,9 @@ def group(parent: h5py.Group, name: str) -> h5py.Group:
 def array(parent: h5py.Group, name: str) -> Array:
     """The dataset of this name, read whole."""
     node = dataset(parent, name)
-    return node[()] if h5py.check_string_dtype(node.dtype) is None else np.asarray(node.asstr()[()], dtype=str)
+    return (
+        node[()] if h5py.check_string_dtype(node.dtype) is None else np.asarray(node.asstr()[()], dtype=str)
+    )
 
 
 def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
