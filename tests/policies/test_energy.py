@@ -1,7 +1,6 @@
 """Energy policies: exact conversions, three objectives, best of several starts, and the traps of the release."""
 
 import itertools
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +22,6 @@ from sensorimotor.policies.network import Features
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.sampling import DDIM, FlowEuler, SamplerConfig, Trace
 from sensorimotor.policies.unroll import Unroll
-from sensorimotor.training.config import EmaConfig, TrainingConfig
-from sensorimotor.training.ema import Ema, ema_decay
-from sensorimotor.training.held_out import held_out_loss
-from sensorimotor.training.optimizer import make_optimizer
-from sensorimotor.training.workers import Workers
 
 CHUNK = ChunkConfig(observation_steps=1, horizon=4, execute=2)
 CONFIG = EnergyConfig(chunk=CHUNK, trunk=EnergyMLPConfig(width=16, depth=1), objective="denoise")
@@ -290,55 +284,6 @@ def test_samples_do_not_depend_on_what_is_sampled_beside_them(episodes: Episodes
         torch.testing.assert_close(alone[0, 0], together[i, 1], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
-def test_the_held_out_loss_is_measured_without_gradients(episodes: Episodes, config: EnergyConfig) -> None:
-    policy = build(config, episodes)
-    windows = Windows(episodes, policy.spec)
-    workers = Workers(rank=0, count=1, device=torch.device("cpu"))
-    loss = held_out_loss(policy, windows, workers, limit=16, size=8, seed=0)
-    assert math.isfinite(loss)
-    assert loss > 0
-    assert loss == held_out_loss(policy, windows, workers, limit=16, size=8, seed=0)
-    assert all(p.grad is None for p in policy.parameters())
-
-
-@pytest.mark.parametrize("config", OBJECTIVES[::2], ids=IDS[::2])
-def test_a_learned_step_size_is_a_parameter_that_learns_and_never_decays(
-    episodes: Episodes, config: EnergyConfig
-) -> None:
-    policy = build(replace(config, learn_size=True), episodes)
-    assert policy.log_size is not None
-    assert policy.log_size.exp().item() == pytest.approx(config.step.size)
-    optimizer = make_optimizer(policy, TrainingConfig(learning_rate=0.05, weight_decay=0.5))
-    (group,) = (g for g in optimizer.param_groups if any(p is policy.log_size for p in g["params"]))
-    assert group["weight_decay"] == 0
-    before = policy.log_size.item()
-    policy(Windows(episodes, policy.spec).batch(np.arange(8)), torch.Generator().manual_seed(0)).backward()
-    assert policy.log_size.grad is not None
-    assert policy.log_size.grad.abs() > 0
-    optimizer.step()
-    assert policy.log_size.item() != before
-    assert build(config, episodes).log_size is None
-
-
-def test_the_average_of_the_weights_holds_the_energy_network_and_the_step_size(episodes: Episodes) -> None:
-    policy = build(replace(RECIPE, learn_size=True), episodes)
-    ema = Ema(policy, EmaConfig(max_decay=0.5))
-    ema.update()  # the first update forgets the fresh weights altogether
-    with torch.no_grad():
-        for p in policy.parameters():
-            p += 1.0
-    ema.update()
-    raw = {name: p.detach().clone() for name, p in policy.named_parameters()}
-    decay = ema_decay(2, ema.config)
-    with ema.swapped():
-        for name, p in policy.named_parameters():
-            torch.testing.assert_close(p, raw[name] - decay)
-        averaged = policy.sample(observe())
-    assert not torch.allclose(averaged, policy.sample(observe()))
-    assert {name.split(".")[0] for name in raw} == {"trunk", "log_size"}
-
-
 def test_dropout_is_silent_once_the_policy_is_evaluated(episodes: Episodes) -> None:
     policy = build(replace(CONFIG, trunk=replace(TRANSFORMER, attention_dropout=0.5)), episodes)
     assert torch.equal(policy.sample(observe()), policy.sample(observe()))
@@ -358,20 +303,6 @@ def test_training_survives_steep_landscapes_because_the_step_is_bounded(
     policy(batch, torch.Generator().manual_seed(0)).backward()
     gradient = policy.trunk.weight.grad  # pyright: ignore[reportAttributeAccessIssue]
     assert bool(torch.isfinite(gradient)) == sound  # pyright: ignore[reportArgumentType]
-
-
-def test_only_the_last_judged_step_keeps_a_graph_into_the_network(episodes: Episodes) -> None:
-    """System 2 differentiates all steps, so its gradient differs; its loss does not."""
-    batch = Windows(episodes, build(RECIPE, episodes).spec).batch(np.arange(8))
-    losses, gradients = [], []
-    for detach in (True, False):
-        policy = build(replace(RECIPE, unroll=Unroll(steps=3, detach=detach)), episodes)
-        loss = policy(batch, torch.Generator().manual_seed(0))
-        loss.backward()
-        losses.append(loss.item())
-        gradients.append(torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
 
 
 def test_the_baseline_of_an_energy_policy_predicts_chunks_with_a_network_of_its_size(
@@ -411,41 +342,6 @@ def test_the_prefix_is_held_while_the_rest_goes_down(episodes: Episodes) -> None
     assert len(seen) == 4
     for x in seen:
         torch.testing.assert_close(x[:, :1], held)
-
-
-@pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
-def test_low_precision_rounds_neither_actions_nor_positions(episodes: Episodes, config: EnergyConfig) -> None:
-    policy = build(replace(config, trunk=TRANSFORMER, relative="state"), episodes)
-    batch = Windows(episodes, policy.spec).batch(np.arange(8))
-    exact, known = policy.training_pair(batch, torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        action, condition = policy.training_pair(batch, torch.Generator().manual_seed(0))
-        loss = policy(batch, torch.Generator().manual_seed(0))
-    assert torch.equal(action, exact)
-    assert known.origin is not None
-    assert condition.origin is not None
-    assert torch.equal(condition.origin, known.origin)
-    assert loss.dtype == torch.float32
-    loss.backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in policy.parameters())
-
-
-@pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
-def test_low_precision_leaves_every_weight_its_gradient(episodes: Episodes, config: EnergyConfig) -> None:
-    """Weights are rounded once per update; rounded where no gradient is taken, they would stop learning."""
-    policy = build(replace(config, trunk=TRANSFORMER), episodes, bend=0.0)
-    batch = Windows(episodes, policy.spec).batch(np.arange(16))
-    gradients = []
-    for low in (False, True):
-        policy.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
-            policy(batch, torch.Generator().manual_seed(0)).backward()
-        gradients.append([p.grad for p in policy.parameters()])
-    for exact, rounded in zip(*gradients, strict=True):
-        assert exact is not None
-        assert rounded is not None
-    flat = [torch.cat([g.flatten() for g in part]) for part in gradients]
-    assert torch.cosine_similarity(flat[0], flat[1], dim=0) > 0.97
 
 
 def test_features_keep_what_the_network_read(episodes: Episodes) -> None:
