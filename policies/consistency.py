@@ -121,6 +121,12 @@ class ConsistencyConfig(NetworkConfig):
             raise ConfigError(f"denoising must be at least 0 and finite, got {self.denoising}")
         if isinstance(self.sampler, ConsistencyJump):
             self.sampler.levels(self.bins)
+            clip, scaled = self.sampler.clip, self.normalizer.action
+            if clip is not None and clip <= 1 and scaled not in ("min_max", "quantile"):
+                raise ConfigError(
+                    f"clip {clip} cuts actions off when they are scaled by {scaled!r}, as this policy or its teacher "
+                    "does; set sampler.clip to none, or to a few standard deviations"
+                )
 
 
 def pseudo_huber(error: Tensor, delta: float) -> Tensor:

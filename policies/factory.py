@@ -1,6 +1,7 @@
 """Policies from configurations, from data and from disk."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from .diffusion import DiffusionConfig, DiffusionPolicy
 from .energy import EnergyConfig, EnergyPolicy
 from .flow import FlowConfig, FlowPolicy
 from .nearest import NearestConfig, NearestPolicy
+from .network import NetworkConfig
 from .policy import GenerativePolicy, Policy
 from .reflow import ReflowConfig, ReflowPolicy
 from .regression import RegressionPolicy, RegressorConfig
@@ -105,6 +107,8 @@ def _make_student(
     config: ConsistencyConfig | ReflowConfig, spec: Spec, teacher: Policy, *, seed: int
 ) -> Policy:
     normalizer = getattr(teacher, "normalizer", None) or Normalizer({})
+    if isinstance(teacher.config, NetworkConfig):
+        config = replace(config, normalizer=teacher.config.normalizer)
     student = build_policy(config, spec, copy.deepcopy(normalizer), seed=seed)
     assert isinstance(student, Student)
     student.learn_from(teacher)

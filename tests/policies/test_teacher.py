@@ -15,7 +15,7 @@ from sensorimotor.data.errors import CheckpointError, ConfigError, NormalizerErr
 from sensorimotor.data.normalizer import NormalizerConfig
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.chunk import ChunkConfig
-from sensorimotor.policies.consistency import ConsistencyConfig
+from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
 from sensorimotor.policies.diffusion import DiffusionConfig
 from sensorimotor.policies.factory import build_policy, describe, load, make_policy
 from sensorimotor.policies.flow import FlowConfig
@@ -151,7 +151,14 @@ def test_half_precision_gives_every_weight_the_gradient_of_full(
 def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     episodes: Episodes, make_episodes: Callable, config: ConsistencyConfig
 ) -> None:
-    teacher = make_policy(replace(FLOW, normalizer=NormalizerConfig(action="mean_std")), episodes)
+    scaling = NormalizerConfig(action="mean_std")
+    teacher = make_policy(replace(FLOW, normalizer=scaling), episodes)
+    if isinstance(config, ConsistencyConfig):
+        with pytest.raises(
+            ConfigError, match=r"clip 1\.0 cuts actions off when they are scaled by 'mean_std'"
+        ):
+            make(config, episodes, teacher)
+        config = replace(config, sampler=ConsistencyJump(clip=None))
     assert isinstance(teacher, GenerativePolicy)
     student = make(config, make_episodes(seed=5), teacher)
     for mine, theirs in zip(
@@ -159,6 +166,7 @@ def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     ):
         assert torch.equal(mine, theirs)
         assert mine.data_ptr() != theirs.data_ptr()
+    assert student.config.normalizer == scaling  # what is saved tells the truth
     theirs = dict(teacher.named_parameters())
     same = {n for n, p in student.named_parameters() if n in theirs and p.shape == theirs[n].shape}
     assert {"trunk.blocks.0.widen.weight", "trunk.outlet.weight"} <= same
