@@ -23,7 +23,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, L, W) to the same shape; the gate of the residual, None here, comes second."""
-        return (_unit(x, self.epsilon) * (self.offset + self.weight.float())).to(x.dtype), None
+        scale = self.offset + self.weight.float()
+        return F.rms_norm(x.float(), x.shape[-1:], scale, self.epsilon).to(x.dtype), None
 
 
 class AdaptiveRMSNorm(nn.Module):
@@ -38,14 +39,13 @@ class AdaptiveRMSNorm(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) and a condition (B, W) to the normed stream and the gate (B, 1, W)."""
+        """(B, L, W) and a condition (B or 1, W) to the normed stream and the gate (B or 1, 1, W)."""
         scale, shift, gate = self.modulation(condition)[:, None].chunk(3, dim=-1)
         return (_unit(x, self.epsilon) * (1 + scale.float()) + shift.float()).to(x.dtype), gate
 
 
 def _unit(x: Tensor, epsilon: float) -> Tensor:
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + epsilon)
+    return F.rms_norm(x.float(), x.shape[-1:], eps=epsilon)
 
 
 class GatedMLP(nn.Module):

@@ -29,13 +29,18 @@ class ActionExpert(nn.Module):
         self.action_out = nn.Linear(width, action_width)
 
     def tokens(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Noised actions (B, H, action_width) at s (B,) to tokens (B, H, width) and a condition (B, width) or None."""
+        """Noised actions (B, H, action_width) to tokens (B, H, width) and a condition (B or 1, width) or None.
+
+        The flow time s is (B,), or (1,) for all rows, and is then looked at once.
+        """
         actions = self.action_in(x)
         time = periodic(_STEPS * s.to(x.device), self.width).to(actions)
         if self.fusion == "adarms":
             return actions, F.silu(self.time_out(F.silu(self.time_in(time))))
-        both = torch.cat([actions, time[:, None].expand_as(actions)], dim=-1)
-        return self.time_out(F.silu(self.time_in(both))), None
+        # One layer over both side by side, taken apart so that the time's part is not repeated for every action.
+        of_action, of_time = self.time_in.weight.split(self.width, dim=1)
+        when = F.linear(time, of_time, self.time_in.bias)[:, None]
+        return self.time_out(F.silu(F.linear(actions, of_action) + when)), None
 
     def velocity(self, tokens: Tensor) -> Tensor:
         """Tokens (B, H, width) to velocities (B, H, action_width)."""

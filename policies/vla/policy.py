@@ -156,8 +156,7 @@ class VLAPolicy(GenerativePolicy):
 
     def _velocity(self, x: Tensor, s: Tensor, prefix: Prefix) -> Tensor:
         """The expert's answer (B * K, H, action_width)."""
-        rows = s.reshape(-1).expand(len(x)) if s.numel() == 1 else s
-        tokens, condition = self.expert.tokens(x, rows)
+        tokens, condition = self.expert.tokens(x, s.reshape(-1))
         count = 0
         if prefix.state is not None:
             count = prefix.state.shape[1]

@@ -112,7 +112,7 @@ class Streams(nn.Module):
             cache: of `encode`.
             mask: (B, L, P + L) bool.
             positions: (B, L).
-            condition: (B * K, expert_width) for adaptive norms.
+            condition: (B * K, expert_width) for adaptive norms, or (1, expert_width) for all.
         """
         width, batch = self.config.head_width, len(positions)
         turn = rotation(positions.repeat_interleave(len(tokens) // batch, dim=0), width)

@@ -284,7 +284,7 @@ def test_what_was_read_can_be_saved_as_a_policy_of_ours(kind: str, tmp_path: Pat
     again = load(tmp_path / "ours")
     assert isinstance(again, VLAPolicy)
     again.tokenizer = Letters()
-    assert torch.equal(again.sample(observe()), policy.sample(observe()))
+    torch.testing.assert_close(again.sample(observe()), policy.sample(observe()), atol=1e-4, rtol=0)
 
 
 def test_statistics_among_older_weights_are_found(tmp_path: Path) -> None:
