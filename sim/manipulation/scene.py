@@ -74,7 +74,6 @@ class Scene:
         robot = self._env.robots[0]
         self.site = int(robot.eef_site_id["right"])
         self.hand = self.model.body(robot.robot_model.eef_name["right"]).id
-        self.base = self.model.body(robot.robot_model.root_body).id
         self.body = self.model.body(self.kind.body).id
         self.fingers = np.array(robot._ref_gripper_joint_pos_indexes["right"])
 
@@ -139,6 +138,11 @@ def _version() -> str:
 
 def _make(name: str) -> tuple[Any, dict[str, Any]]:
     """Robosuite's environment and the controller configuration it was built with."""
+    if tuple(int(word) for word in mujoco.__version__.split(".")[:2]) >= (3, 8):
+        raise ConfigError(
+            f"robosuite 1.5 does not run on MuJoCo {mujoco.__version__}; install a version below 3.8: "
+            "pip install 'mujoco>=3.3.3,<3.8'"
+        )
     try:
         with quiet():
             import robosuite
@@ -151,25 +155,19 @@ def _make(name: str) -> tuple[Any, dict[str, Any]]:
     with quiet():
         controller: Any = load_composite_controller_config(controller="BASIC", robot="Panda")
         controller["body_parts"] = {"right": controller["body_parts"]["right"]}  # the Panda has no other part
-        try:
-            env: Any = robosuite.make(
-                name,
-                robots="Panda",
-                controller_configs=controller,
-                has_renderer=False,
-                has_offscreen_renderer=False,
-                use_camera_obs=False,
-                control_freq=CONTROL_HZ,
-                ignore_done=True,
-                hard_reset=False,
-                renderer="mujoco",
-                seed=0,
-            )
-        except TypeError as error:
-            raise ConfigError(
-                f"robosuite {robosuite.__version__} does not run on MuJoCo {mujoco.__version__} ({error}); "
-                "install a version below 3.8: pip install 'mujoco>=3.3.3,<3.8'"
-            ) from error
+        env: Any = robosuite.make(
+            name,
+            robots="Panda",
+            controller_configs=controller,
+            has_renderer=False,
+            has_offscreen_renderer=False,
+            use_camera_obs=False,
+            control_freq=CONTROL_HZ,
+            ignore_done=True,
+            hard_reset=False,
+            renderer="mujoco",
+            seed=0,
+        )
         env.set_xml_processor(_small)
         env.hard_reset = True  # builds the model again, this time through the processor
         env.reset()

@@ -203,3 +203,9 @@ def test_a_world_takes_megabytes(pair: RobosuiteWorlds) -> None:
     data = pair.arms[0].data
     assert data.narena < 64e6
     assert data.maxuse_arena < 0.1 * data.narena
+
+
+def test_a_mujoco_that_robosuite_does_not_run_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mujoco.__version__", "3.8.1")
+    with pytest.raises(ConfigError, match=r"does not run on MuJoCo 3\.8\.1; install a version below 3\.8"):
+        make_task("lift")
