@@ -99,7 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of the larger policy; the tiny one gets ten times as many")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of the larger policy; the tiny one gets ten times as many"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows, data = [], {}

@@ -43,7 +43,7 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def sample(
         self,
-        observation: Mapping[str, Tensor],
+        observation: Mapping[str, Any],
         *,
         samples: int = 1,
         generator: torch.Generator | None = None,
@@ -161,7 +161,7 @@ class GenerativePolicy(Policy):
     sampler: SamplerConfig | OwnSampler
 
     @abstractmethod
-    def encode(self, observation: Mapping[str, Tensor]) -> Any:
+    def encode(self, observation: Mapping[str, Any]) -> Any:
         """Observations (B, O, ...) to a `Condition`; once per control step, for all samples and steps."""
 
     @abstractmethod
@@ -182,7 +182,7 @@ class GenerativePolicy(Policy):
 
     def sample(
         self,
-        observation: Mapping[str, Tensor],
+        observation: Mapping[str, Any],
         *,
         samples: int = 1,
         generator: torch.Generator | None = None,

@@ -57,7 +57,8 @@ class DrawnRows(LazyArray):
             goals: which are drawn.
         """
         super().__init__((len(qpos), size, size, 3), np.dtype(np.uint8))
-        self.qpos, self.goals, self._progress = qpos, goals, progress
+        self.qpos, self._progress = qpos, progress
+        self.goals: Goals = goals
         self._forget()
 
     def _forget(self) -> None:
