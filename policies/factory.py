@@ -25,7 +25,7 @@ from .regression import RegressionPolicy, RegressorConfig
 from .robomimic_policy import RobomimicConfig, RobomimicPolicy
 from .statistics import fit_normalizer
 from .streaming import StreamingConfig, StreamingPolicy
-from .teacher import HOW, Student
+from .teacher import HOW, Student, check_relative
 from .vla.config import VLAConfig
 from .vla.policy import VLAPolicy
 
@@ -107,7 +107,8 @@ def _make_student(
     config: ConsistencyConfig | ReflowConfig, spec: Spec, teacher: Policy, *, seed: int
 ) -> Policy:
     normalizer = getattr(teacher, "normalizer", None) or Normalizer({})
-    if isinstance(teacher.config, NetworkConfig):
+    if isinstance(teacher.config, NetworkConfig) and isinstance(teacher, GenerativePolicy):
+        check_relative(config.relative, teacher)
         config = replace(config, normalizer=teacher.config.normalizer)
     student = build_policy(config, spec, copy.deepcopy(normalizer), seed=seed)
     assert isinstance(student, Student)

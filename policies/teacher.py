@@ -50,11 +50,7 @@ class Student(NetworkPolicy):
                 "give a diffusion or flow policy"
             )
         check_same_spec(self.spec, teacher.spec)
-        if self.relative != (theirs := getattr(teacher, "relative", None)):
-            raise ConfigError(
-                f"relative differs: student {self.relative!r}, teacher {theirs!r}; "
-                f"set policy.relative={'null' if theirs is None else theirs}"
-            )
+        check_relative(self.relative, teacher)
         if not same_affine([self.normalizer, teacher.normalizer]):
             raise NormalizerError(
                 "student and teacher scale actions differently; build the student with the teacher's normalizer"
@@ -69,6 +65,19 @@ class Student(NetworkPolicy):
             told = self.teacher.encode(seen)
         action, condition = self._pair(seen, batch, generator)
         return action, condition, told if self.draws == 1 else told.repeat(self.draws)
+
+
+def check_relative(mine: str | None, teacher: Policy) -> None:
+    """Raise unless the teacher's actions are offsets from the same observation as the student's.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    if mine != (theirs := getattr(teacher, "relative", None)):
+        raise ConfigError(
+            f"relative differs: student {mine!r}, teacher {theirs!r}; "
+            f"set policy.relative={'null' if theirs is None else theirs}"
+        )
 
 
 def check_same_spec(student: Spec, teacher: Spec) -> None:
