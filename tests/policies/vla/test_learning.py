@@ -31,7 +31,7 @@ def test_it_goes_where_it_is_told(vla: Callable[..., VLAPolicy]) -> None:
         optimizer.zero_grad()
         policy(batch_of(32, generator), generator).backward()
         optimizer.step()
-    worlds = batch_of(20, generator).observation
+    worlds: Any = batch_of(20, generator).observation
     for told, sign in ((RIGHT, 1), (LEFT, -1)):
-        ends = policy.sample({**worlds, "instruction": [told] * 20})[:, 0, -1, 0]
+        ends = policy.sample(worlds | {"instruction": [told] * 20})[:, 0, -1, 0]
         assert ((sign * ends) > 0.5).float().mean() > 0.9
