@@ -45,9 +45,10 @@ def main() -> None:
         train(options.runs / run, options.data, f"training.steps={steps}", *overrides)
         policy = load(options.runs / run)
         assert isinstance(policy, GenerativePolicy)
-        assert isinstance(policy.sampler, FlowEuler)
+        sampler = policy.sampler
+        assert isinstance(sampler, FlowEuler)
         for temperature in TEMPERATURES:
-            policy.sampler = replace(policy.sampler, temperature=temperature)
+            policy.sampler = replace(sampler, temperature=temperature)
             result = evaluate(policy, task, episodes=options.episodes, first_seed=FIRST_SEED, name=name)
             rows.append([name, f"{temperature}", result.mean_reward.decimal(), result.success_rate.percent()])
             data[f"point noise {name}, temperature {temperature}"] = summary(result)
