@@ -133,7 +133,7 @@ def _read_demo(
             for key in hdf5.names(inner):
                 dataset = hdf5.dataset(inner, key)
                 if not lazy_images or not _holds_frames(dataset):
-                    arrays[f"{prefix}{key}"] = dataset[()]
+                    arrays[f"{prefix}{key}"] = hdf5.array(inner, key)
                 elif name != "next_obs":
                     arrays[f"{prefix}{key}"] = dataset
     if "actions" not in arrays:
