@@ -38,11 +38,11 @@ def test_what_is_absent_is_recorded_learned_from_and_judged(command, tmp_path: P
     assert data.stat().st_mtime_ns == before
 
 
-def test_only_push_t_can_be_recorded(command, tmp_path: Path) -> None:
+def test_only_tasks_can_be_recorded(command, tmp_path: Path) -> None:
     data = tmp_path / "none.hdf5"
     done = command(
         "train", "experiment=recordings", "data.record=2", f"data.path={data}", f"run={tmp_path / 'r'}"
     )
     assert done.code == 1
-    assert "only push_t can be recorded" in done.err
+    assert "only tasks are recorded" in done.err
     assert not data.exists()
