@@ -40,8 +40,9 @@ from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.sampling import DDIM, Trace
-from sensorimotor.sim.demos import DEMONSTRATIONS, mirrored
+from sensorimotor.sim.demos import DEMONSTRATIONS
 from sensorimotor.sim.evaluation import evaluate
+from sensorimotor.sim.mirror import mirrored
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, is_free
 from sensorimotor.sim.task import Step, Task
 from sensorimotor.training.config import TrainingConfig

@@ -18,8 +18,9 @@ from ..policies.factory import describe
 from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
 from ..sim.demonstrator import expert_of
-from ..sim.demos import DEMONSTRATIONS, mirrored, record_demos
+from ..sim.demos import DEMONSTRATIONS, record_demos
 from ..sim.manipulation.task import RobosuiteConfig
+from ..sim.mirror import mirrored
 from ..sim.pixels import CAMERA, with_images
 from ..sim.push_t import PushTConfig
 from ..sim.push_t_human import PushTHumanConfig

@@ -133,7 +133,7 @@ def _register_experiments() -> None:
     sources = {
         "push_t": {"path": BUNDLED, "mirror": True},
         "push_t_human": {"control_hz": 10.0, "mirror": True, "held_out": 0.02},
-        "push_t_language": {"path": "demos/push_t_language.hdf5", "record": 300},
+        "push_t_language": {"path": "demos/push_t_language.hdf5", "record": 300, "mirror": True},
         "recordings": {},
     }
     for name, source in sources.items():

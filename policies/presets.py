@@ -113,6 +113,7 @@ _VLA_PUSH_T = replace(
     points=("environment",),
     observation_noise=0.008,
     mask_loss=True,
+    draws=4,
 )
 
 PRESETS: Mapping[str, Preset] = {
@@ -202,7 +203,7 @@ PRESETS: Mapping[str, Preset] = {
     "vla_tiny": Preset(policy=_VLA_TINY, training=_SMALL | {"batch_size": 64, "steps": 4000}),
     # The same for `push_t` with two goals: it also reads the block's corners, which 32 px do not show in detail.
     "vla_push_t": Preset(
-        policy=_VLA_PUSH_T, training=_FAST | {"batch_size": 128, "steps": 4000, "precision": "fp32"}
+        policy=_VLA_PUSH_T, training=_FAST | {"batch_size": 64, "steps": 12_000, "precision": "fp32"}
     ),
     # Diffusion Policy, arXiv 2303.04137 and its released configurations, low-dimensional observations.
     "diffusion_unet_published": Preset(

@@ -1,16 +1,15 @@
 """Record an expert as a training set."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.episodes import Array, Episodes
+from ..data.episodes import Episodes
 from ..data.errors import ConfigError, DataError
-from ..data.lazy import map_rows
 from .demonstrator import Demonstrator, DemonstratorConfig, make_demonstrator
 from .manipulation.recordings import as_robomimic
 from .manipulation.task import RobosuiteWorlds
@@ -151,37 +150,3 @@ def _assemble(world: Task, tracks: list[_Track], seeds: list[int]) -> Episodes:
         return episodes
     states = np.concatenate([np.array(track.state) for track in tracks])
     return as_robomimic(episodes, world, states, seeds)
-
-
-def mirrored(episodes: Episodes) -> Episodes:
-    """The same `push_t` episodes with x and y exchanged, which maps the task to itself.
-
-    The block's corners are listed so that a mirrored block's corners come in the reverse order. The camera looks
-    straight down on the centre, so the picture of a mirrored world is the picture flipped about its other diagonal,
-    pixel by pixel.
-    """
-    unknown = sorted(set(episodes.observation) - {"state", "environment", "image.top"})
-    if unknown or "state" not in episodes.observation:
-        raise DataError(
-            "only the observations `state`, `environment` and `image.top` can be mirrored, "
-            f"got {sorted(episodes.observation)}"
-        )
-    flips = {"state": _exchanged, "environment": _exchanged_corners, "image.top": _flipped}
-    return replace(
-        episodes,
-        observation={key: map_rows(array, flips[key]) for key, array in episodes.observation.items()},
-        action=map_rows(episodes.action, _exchanged),
-    )
-
-
-def _exchanged(points: Array) -> Array:
-    return points[:, ::-1]
-
-
-def _exchanged_corners(corners: Array) -> Array:
-    return corners.reshape(len(corners), -1, 2)[:, ::-1, ::-1].reshape(corners.shape)
-
-
-def _flipped(frames: Array) -> Array:
-    """Rows count down and columns to the right, against y and along x: exchanged, both also turn round."""
-    return np.ascontiguousarray(frames.transpose(0, 2, 1, 3)[:, ::-1, ::-1])

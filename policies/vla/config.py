@@ -39,6 +39,7 @@ class VLAConfig:
         points: observation keys that hold points in the space of the action; see `network.NetworkConfig`.
         observation_noise: standard deviation of noise added to normalised numeric observations in training.
         mask_loss: leave repeated actions past an episode's edge out of the loss.
+        draws: how many noises every training window is learned from at once; they share its prefix.
         state_width: numbers the state's layer takes, the missing ones zero; None takes as many as there are.
         action_width: numbers of an action inside the network, the missing ones noise of their own; None for A.
         scaled_text: multiply the instruction's tokens by the root of their width, as Gemma does.
@@ -60,6 +61,7 @@ class VLAConfig:
     points: tuple[str, ...] = ()
     observation_noise: float = 0.0
     mask_loss: bool = False
+    draws: int = 1
     state_width: int | None = None
     action_width: int | None = None
     scaled_text: bool = False
@@ -75,6 +77,8 @@ class VLAConfig:
             value, allowed = getattr(self, name), get_args(choices)
             if value not in allowed:
                 raise ConfigError(f"unknown {name} {value!r}; {nearest(value, allowed)}")
+        if self.draws < 1:
+            raise ConfigError(f"draws must be at least 1, got {self.draws}")
         if not 0 <= self.observation_noise < float("inf"):
             raise ConfigError(
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"

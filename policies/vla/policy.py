@@ -223,12 +223,14 @@ class VLAPolicy(GenerativePolicy):
         return drawn[..., : shape[-1]]
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the velocity at one random position per chunk."""
+        """Mean squared error of the velocity at one random position per chunk and draw."""
         numbers = self._numbers(batch.observation)
         if numbers is not None and self.config.observation_noise:
             numbers = self._disturbed(batch.observation, generator)
-        condition = self._encode(batch.observation, numbers, batch.observation)
-        action = self.normalize_action(batch.action.to(self.device, torch.float32), condition)
+        draws = self.config.draws
+        condition = self._encode(batch.observation, numbers, batch.observation).repeat(draws)
+        action = batch.action.to(self.device, torch.float32).repeat_interleave(draws, dim=0)
+        action = self.normalize_action(action, condition)
         s = draw_times(self.config.time, len(action), generator).to(action)
         noise = draw((*action.shape[:2], self.action_width), generator, action)
         x = mix(widened(action, self.action_width), noise, s)
@@ -237,7 +239,7 @@ class VLAPolicy(GenerativePolicy):
         error = F.mse_loss(velocity.float(), noise[..., :width] - action, reduction="none")
         if not self.config.mask_loss:
             return error.mean()
-        weight = batch.mask.to(error)[..., None]
+        weight = batch.mask.to(error).repeat_interleave(draws, dim=0)[..., None]
         return (error * weight).sum() / (weight.sum() * width).clamp_min(1)
 
     def _disturbed(self, observation: Mapping[str, Any], generator: torch.Generator) -> Tensor | None:

@@ -7,9 +7,10 @@ from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import ConfigError, DataError
 from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.spec import check_connection
-from sensorimotor.sim.demos import DEMONSTRATIONS, Recording, mirrored, record_demos
+from sensorimotor.sim.demos import DEMONSTRATIONS, Recording, record_demos
 from sensorimotor.sim.expert import ExpertConfig
-from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, make_spec, observe
+from sensorimotor.sim.mirror import mirrored
+from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, make_spec
 from sensorimotor.sim.push_t_geometry import OUTLINE
 
 FAST = ExpertConfig(candidates=8, horizon=6, threads=1)
@@ -115,39 +116,6 @@ def test_a_success_ends_with_a_few_steps_at_rest() -> None:
     assert episodes.terminated is not None
     assert (episodes.reward[-4:] >= 1.0).all()
     np.testing.assert_array_equal(np.flatnonzero(episodes.terminated), episodes.ends - 1)
-
-
-def test_mirroring_twice_is_the_identity(bundled: Episodes) -> None:
-    twice = mirrored(mirrored(bundled))
-    np.testing.assert_array_equal(twice.action, bundled.action)
-    for key, value in bundled.observation.items():
-        np.testing.assert_array_equal(twice.observation[key], value)
-
-
-def test_mirrored_observations_are_those_of_the_mirrored_world() -> None:
-    generator = np.random.default_rng(0)
-    qpos = generator.uniform(-0.2, 0.2, (30, 5)) * [1, 1, 15, 1, 1]
-    image = np.column_stack([qpos[:, 1], qpos[:, 0], np.pi / 2 - qpos[:, 2], qpos[:, 4], qpos[:, 3]])
-    action = generator.uniform(-0.2, 0.2, (30, 2)).astype(np.float32)
-    seen, expected = (
-        Episodes(spec=make_spec(SHORT), observation=observe(q), action=a, ends=np.array([30]))
-        for q, a in ((qpos, action), (image, np.ascontiguousarray(action[:, ::-1])))
-    )
-    np.testing.assert_array_equal(mirrored(seen).action, expected.action)
-    for key, value in expected.observation.items():
-        np.testing.assert_allclose(mirrored(seen).observation[key], value, atol=1e-7)
-
-
-def test_what_has_no_known_mirror_image_is_refused() -> None:
-    seen = make_spec(SHORT).keep(("environment",))
-    episodes = Episodes(
-        spec=seen,
-        observation={"environment": np.zeros((1, 16), dtype=np.float32)},
-        action=np.zeros((1, 2), dtype=np.float32),
-        ends=np.array([1]),
-    )
-    with pytest.raises(DataError, match=r"can be mirrored, got \['environment'\]"):
-        mirrored(episodes)
 
 
 def test_the_bundled_demonstrations_replay_to_the_goal(bundled: Episodes) -> None:

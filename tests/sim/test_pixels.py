@@ -12,7 +12,8 @@ from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.formats.robomimic import write_robomimic
 from sensorimotor.data.lazy import is_lazy
 from sensorimotor.data.spec import check_connection
-from sensorimotor.sim.demos import DEMONSTRATIONS, mirrored
+from sensorimotor.sim.demos import DEMONSTRATIONS
+from sensorimotor.sim.mirror import mirrored
 from sensorimotor.sim.pixels import DrawnRows, positions, with_images
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, make_spec, observe
 from sensorimotor.sim.render import make_context
