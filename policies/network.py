@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from ..data.errors import ConfigError, SpecError
+from ..data.errors import ConfigError
 from ..data.normalizer import Normalizer, NormalizerConfig
 from ..data.spec import Spec
 from ..data.windows import Batch
@@ -15,6 +15,7 @@ from .chunk import ChunkConfig
 from .crop import View
 from .encoder import ObservationEncoder
 from .mlp import MLPConfig
+from .origin import check_origin, from_offsets, origin_of, to_offsets
 from .policy import Policy
 from .trunk import TrunkConfig, build_trunk
 from .vision import VisionConfig, is_camera
@@ -156,20 +157,11 @@ class NetworkPolicy(Policy):
 
     def normalize_action(self, action: Tensor, condition: Features) -> Tensor:
         """Physical actions (B, n, A), the first n of a chunk, to the network's space."""
-        offset, scale = self._affine(action.shape[1])
-        if condition.origin is not None:
-            action = action - condition.origin[:, None]
-        return (action - offset) / scale
+        return to_offsets(self.normalizer, action, condition.origin)
 
     def unnormalize_action(self, x: Tensor, condition: Features) -> Tensor:
         """Inverse of `normalize_action`."""
-        offset, scale = self._affine(x.shape[1])
-        action = x * scale + offset
-        return action if condition.origin is None else action + condition.origin[:, None]
-
-    def _affine(self, steps: int) -> tuple[Tensor, Tensor]:
-        offset, scale = self.normalizer.affine("action")
-        return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
+        return from_offsets(self.normalizer, x, condition.origin)
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
         """Normalised target chunks (B * draws, H, A) and the condition to predict them from."""
@@ -223,18 +215,3 @@ class NetworkPolicy(Policy):
 def draw(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """Standard normal numbers from the generator's own device, so that a seed means the same on every device."""
     return torch.randn(shape, generator=generator, device=generator.device).to(like)
-
-
-def origin_of(observation: Tensor, width: int) -> Tensor:
-    """What actions are relative to: the leading A numbers of the latest observation (B, O, D), as (B, A)."""
-    return observation[:, -1, :width]
-
-
-def check_origin(spec: Spec, key: str) -> None:
-    """Raise unless an observation can serve as what actions are relative to."""
-    field = spec.observation.get(key)
-    if field is None or len(field.shape) != 1 or field.size < spec.action_dim:
-        raise SpecError(
-            f"relative {key!r} must be an observation of at least {spec.action_dim} numbers, the position that "
-            f"actions command; there are { {k: f.shape for k, f in spec.observation.items()} }"
-        )

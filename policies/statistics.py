@@ -8,7 +8,7 @@ from ..data.episodes import Episodes
 from ..data.normalizer import Normalizer, NormalizerConfig
 from ..data.spec import Field, Spec
 from ..data.windows import Windows
-from .network import check_origin, origin_of
+from .origin import check_origin, origin_of
 
 
 def fit_normalizer(

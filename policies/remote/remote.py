@@ -21,6 +21,7 @@ from ...data.errors import ConfigError, RemoteError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
+from ..origin import from_offsets, to_offsets
 from ..policy import GenerativePolicy, Policy
 from ..sampling import OwnSampler, SamplerConfig, Trace
 from .connection import ConnectionConfig, host_of, is_loopback
@@ -273,20 +274,11 @@ class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
 
     def normalize_action(self, action: Tensor, condition: RemoteCondition) -> Tensor:
         """Physical actions (B', n, A), the first n of a chunk, to the space of x; computed here."""
-        offset, scale = self._affine(action.shape[1])
-        if condition.origin is not None:
-            action = action - condition.origin[:, None]
-        return (action - offset) / scale
+        return to_offsets(self.normalizer, action, condition.origin)
 
     def unnormalize_action(self, x: Tensor, condition: RemoteCondition) -> Tensor:
         """Inverse of `normalize_action`."""
-        offset, scale = self._affine(x.shape[1])
-        action = x * scale + offset
-        return action if condition.origin is None else action + condition.origin[:, None]
-
-    def _affine(self, steps: int) -> tuple[Tensor, Tensor]:
-        offset, scale = self.normalizer.affine("action")
-        return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
+        return from_offsets(self.normalizer, x, condition.origin)
 
     def sample(
         self,

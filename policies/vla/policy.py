@@ -18,7 +18,8 @@ from ...data.spec import Spec
 from ...data.windows import Batch
 from ..encoder import LowDimEncoder
 from ..flow import draw_times
-from ..network import check_origin, draw, origin_of
+from ..network import draw
+from ..origin import check_origin, from_offsets, origin_of, to_offsets
 from ..path import mix, noise_from_velocity
 from ..policy import GenerativePolicy
 from ..sampling import OwnSampler, SamplerConfig, Trace
@@ -176,19 +177,11 @@ class VLAPolicy(GenerativePolicy):
 
     def normalize_action(self, action: Tensor, condition: Prefix) -> Tensor:
         """Physical actions (B', n, A), the first n of a chunk, to the space of x."""
-        offset, scale = self._affine(action.shape[1])
-        origin = _origin(condition, len(action))
-        return (action - offset) / scale if origin is None else (action - origin - offset) / scale
+        return to_offsets(self.normalizer, action, condition.origin)
 
     def unnormalize_action(self, x: Tensor, condition: Prefix) -> Tensor:
         """Inverse of `normalize_action`."""
-        offset, scale = self._affine(x.shape[1])
-        origin = _origin(condition, len(x))
-        return x * scale + offset if origin is None else x * scale + offset + origin
-
-    def _affine(self, steps: int) -> tuple[Tensor, Tensor]:
-        offset, scale = self.normalizer.affine("action")
-        return (offset, scale) if offset.ndim == 1 else (offset[:steps], scale[:steps])
+        return from_offsets(self.normalizer, x, condition.origin)
 
     def draw_normalized(
         self,
@@ -250,13 +243,6 @@ class VLAPolicy(GenerativePolicy):
             x = observation[key].to(scale)
             seen[key] = x + self.config.observation_noise * scale * draw(x.shape, generator, x)
         return self._numbers(seen)
-
-
-def _origin(condition: Prefix, rows: int) -> Tensor | None:
-    """(B', 1, A) what each of `rows` chunks is relative to."""
-    if condition.origin is None:
-        return None
-    return condition.origin.repeat_interleave(rows // len(condition.origin), dim=0)[:, None]
 
 
 def _encoder(config: VLAConfig, spec: Spec, numeric: tuple[str, ...]) -> LowDimEncoder | None:
