@@ -12,9 +12,9 @@ import numpy as np
 from ..configs.verbs import ConvertConfig
 from ..data.episodes import Array, Episodes
 from ..data.errors import DataError
+from ..data.files import PICKLED
 from ..data.formats import detect_format, load_dataset, save_dataset
 from ..data.lazy import same
-from ..policies.factory import PICKLED
 from .console import Screen
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from .errors import DataError
 
+PICKLED = (".pth", ".pt", ".ckpt")  # how other projects' checkpoints end; they are pickles
+
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's own entries to disk, so that a rename inside it survives a power cut."""

@@ -9,6 +9,7 @@ import torch
 
 from ..data.episodes import Episodes
 from ..data.errors import CheckpointError, ConfigError
+from ..data.files import PICKLED
 from ..data.normalizer import Normalizer
 from ..data.schema import from_mapping, to_mapping
 from ..data.spec import Spec
@@ -42,7 +43,6 @@ PolicyConfig = (
     | RobomimicConfig
 )
 
-PICKLED = (".pth", ".pt", ".ckpt")  # how other projects' checkpoints end
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
 
 
