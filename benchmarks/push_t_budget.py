@@ -25,6 +25,7 @@ from record import record
 
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.intervals import mean_interval, wilson
+from sensorimotor.data.normalizer import NormalizerConfig
 from sensorimotor.data.windows import Windows
 from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
 from sensorimotor.policies.descent import Descent
@@ -47,7 +48,6 @@ from sensorimotor.training.loop import train
 PRESET = PRESETS["flow_points"]
 assert isinstance(PRESET.policy, NetworkConfig)
 BASE = PRESET.policy
-_CLIP = 4.0  # actions are scaled to unit variance
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,10 @@ def descents(*settings: tuple[int, float]) -> dict[str, SamplerConfig | OwnSampl
 
 FAMILIES: dict[str, Family] = {
     "regressor": Family(RegressorConfig.like(BASE), {"": None}),
+    # As published: actions scaled to [-1, 1], and estimates clipped to that.
     "diffusion": Family(
-        DiffusionConfig(**BASE.shared(), clip=_CLIP, sampler=DDIM(clip=_CLIP)),
-        {"DDPM 100": DDPM(steps=100, clip=_CLIP), "DDIM 10": DDIM(steps=10, clip=_CLIP)},
+        DiffusionConfig(**BASE.shared(normalizer=NormalizerConfig())),
+        {"DDPM 100": DDPM(steps=100), "DDIM 10": DDIM(steps=10)},
     ),
     "flow": Family(FlowConfig(**BASE.shared(), time="uniform"), euler(10, temperature=1.0) | euler(1, 2, 10)),
     "consistency": Family(
