@@ -15,7 +15,7 @@ from .chunk import ChunkConfig
 from .crop import View
 from .encoder import ObservationEncoder
 from .mlp import MLPConfig
-from .origin import check_origin, from_offsets, origin_of, to_offsets
+from .origin import OffsetActions, check_origin, origin_of
 from .policy import Policy
 from .trunk import TrunkConfig, build_trunk
 from .vision import VisionConfig, is_camera
@@ -107,7 +107,7 @@ class Features:
         return type(self)(self.values.repeat_interleave(samples, dim=0), origin)
 
 
-class NetworkPolicy(Policy):
+class NetworkPolicy(OffsetActions, Policy):
     """An encoder, a trunk, and the space their actions live in.
 
     With `relative`, actions are offsets from the latest observation of that key, and each step of the chunk has its
@@ -154,14 +154,6 @@ class NetworkPolicy(Policy):
         if self.relative is None:
             return Features(values)
         return Features(values, origin_of(observation[self.relative], self.spec.action_dim).to(values))
-
-    def normalize_action(self, action: Tensor, condition: Features) -> Tensor:
-        """Physical actions (B, n, A), the first n of a chunk, to the network's space."""
-        return to_offsets(self.normalizer, action, condition.origin)
-
-    def unnormalize_action(self, x: Tensor, condition: Features) -> Tensor:
-        """Inverse of `normalize_action`."""
-        return from_offsets(self.normalizer, x, condition.origin)
 
     def training_pair(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Features]:
         """Normalised target chunks (B * draws, H, A) and the condition to predict them from."""

@@ -3,6 +3,8 @@
 Statistics of the action may be one row for all steps of a chunk, (A,), or one row per step, (H, A).
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from ..data.errors import SpecError
@@ -42,6 +44,20 @@ def from_offsets(normalizer: Normalizer, x: Tensor, origin: Tensor | None) -> Te
     offset, scale = _affine(normalizer, x.shape[1])
     action = x * scale + offset
     return action if origin is None else action + _spread(origin, x)
+
+
+class OffsetActions:
+    """How policies scale actions that are offsets from their condition's `origin`, or absolute where it is None."""
+
+    normalizer: Normalizer
+
+    def normalize_action(self, action: Tensor, condition: Any) -> Tensor:
+        """Physical actions (B', n, A), the first n of a chunk, to the network's space."""
+        return to_offsets(self.normalizer, action, condition.origin)
+
+    def unnormalize_action(self, x: Tensor, condition: Any) -> Tensor:
+        """Inverse of `normalize_action`."""
+        return from_offsets(self.normalizer, x, condition.origin)
 
 
 def _affine(normalizer: Normalizer, steps: int) -> tuple[Tensor, Tensor]:

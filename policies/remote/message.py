@@ -18,7 +18,7 @@ from torch import Tensor
 from ...data.errors import RemoteError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.spec import Spec
-from ..network import NetworkPolicy
+from ..origin import OffsetActions
 from ..policy import GenerativePolicy, Policy
 from .wire import PROTOCOL, WireError
 
@@ -124,7 +124,7 @@ def _generative(policy: Policy) -> bool:
     kind = type(policy)
     return (kind.normalize_action, kind.unnormalize_action) in (
         (GenerativePolicy.normalize_action, GenerativePolicy.unnormalize_action),
-        (NetworkPolicy.normalize_action, NetworkPolicy.unnormalize_action),
+        (OffsetActions.normalize_action, OffsetActions.unnormalize_action),
     )
 
 

@@ -21,7 +21,7 @@ from ...data.errors import ConfigError, RemoteError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
-from ..origin import from_offsets, to_offsets
+from ..origin import OffsetActions
 from ..policy import GenerativePolicy, Policy
 from ..sampling import OwnSampler, SamplerConfig, Trace
 from .connection import ConnectionConfig, host_of, is_loopback
@@ -214,7 +214,7 @@ class ServedSampler(OwnSampler):
     """The sampler that the served policy brings; only its server knows how to use it."""
 
 
-class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
+class RemoteGenerativePolicy(RemotePolicy, OffsetActions, GenerativePolicy):
     """A policy that answers at any noise level from another process, so that it can be composed.
 
     `sample` is one round trip; `predict_noise` and `predict_velocity` are one each, and give no gradients.
@@ -271,14 +271,6 @@ class RemoteGenerativePolicy(RemotePolicy, GenerativePolicy):
         value = take_array(answer, "value")
         check_actions(value, tuple(x.shape), server=self.config.url)
         return to_tensor(value).to(x)
-
-    def normalize_action(self, action: Tensor, condition: RemoteCondition) -> Tensor:
-        """Physical actions (B', n, A), the first n of a chunk, to the space of x; computed here."""
-        return to_offsets(self.normalizer, action, condition.origin)
-
-    def unnormalize_action(self, x: Tensor, condition: RemoteCondition) -> Tensor:
-        """Inverse of `normalize_action`."""
-        return from_offsets(self.normalizer, x, condition.origin)
 
     def sample(
         self,

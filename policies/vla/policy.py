@@ -19,7 +19,7 @@ from ...data.windows import Batch
 from ..encoder import LowDimEncoder
 from ..flow import draw_times
 from ..network import draw
-from ..origin import check_origin, from_offsets, origin_of, to_offsets
+from ..origin import OffsetActions, check_origin, origin_of
 from ..path import mix, noise_from_velocity
 from ..policy import GenerativePolicy
 from ..sampling import OwnSampler, SamplerConfig, Trace
@@ -56,7 +56,7 @@ class Prefix:
         return replace(self, samples=self.samples * samples)
 
 
-class VLAPolicy(GenerativePolicy):
+class VLAPolicy(OffsetActions, GenerativePolicy):
     """Images, an instruction and numbers to chunks of actions.
 
     Attributes:
@@ -71,8 +71,9 @@ class VLAPolicy(GenerativePolicy):
         super().__init__(spec, config)
         self.normalizer, self.sampler = normalizer, config.sampler
         self.cameras, self.instruction, numeric = _sorted_keys(spec)
-        if config.relative is not None:
-            check_origin(spec, config.relative)
+        self.relative = config.relative
+        if self.relative is not None:
+            check_origin(spec, self.relative)
         width = config.streams.prefix_width
         self.tokenizer = build_tokenizer(config.text)
         self.vision = build_vision(config.vision, width) if self.cameras else None
@@ -174,14 +175,6 @@ class VLAPolicy(GenerativePolicy):
         before = valid[:, None].expand(-1, len(flags), -1)
         positions = valid.sum(dim=1, keepdim=True) + torch.arange(len(flags), device=valid.device)
         return torch.cat([before, own], dim=2), positions
-
-    def normalize_action(self, action: Tensor, condition: Prefix) -> Tensor:
-        """Physical actions (B', n, A), the first n of a chunk, to the space of x."""
-        return to_offsets(self.normalizer, action, condition.origin)
-
-    def unnormalize_action(self, x: Tensor, condition: Prefix) -> Tensor:
-        """Inverse of `normalize_action`."""
-        return from_offsets(self.normalizer, x, condition.origin)
 
     def draw_normalized(
         self,

@@ -11,13 +11,16 @@ from torch import Tensor
 
 import sensorimotor
 from sensorimotor.data.errors import ConfigError, RemoteError, SpecError
+from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.execution import RecedingHorizon
+from sensorimotor.policies.factory import build_policy
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.remote.connection import ConnectionConfig
 from sensorimotor.policies.remote.message import generator_state, restore_generator
 from sensorimotor.policies.remote.remote import RemoteGenerativePolicy, RemotePolicy, connect
 from sensorimotor.policies.sampling import DDIM, FlowEuler, OwnSampler, Trace
+from sensorimotor.policies.vla.config import VLAConfig
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -101,6 +104,30 @@ def test_a_sampler_of_the_served_family_stays_on_the_server(policy, serve, reach
         assert drawn[1] == FlowEuler(steps=2)
         with pytest.raises(ConfigError, match="ServedSampler, which belongs to another"):
             GenerativePolicy.sample(remote, observe())
+
+
+def test_a_member_that_sees_and_is_told_is_the_same_from_afar(serve, reach) -> None:
+    fields = {
+        "state": Field(shape=(2,)),
+        "image.top": Field(shape=(32, 32, 3), dtype="uint8"),
+        "instruction": Field(shape=(), dtype="str"),
+    }
+    spec = Spec(observation=fields, action=Field(shape=(2,)), control_hz=10, horizon=8, execute=4)
+    unit = (torch.zeros(2), torch.ones(2))
+    policy = build_policy(VLAConfig(relative="state"), spec, Normalizer({"state": unit, "action": unit}))
+    assert isinstance(policy, GenerativePolicy)
+    seen = {
+        "state": torch.randn(2, 1, 2, generator=seeded(1)),
+        "image.top": torch.randint(256, (2, 1, 32, 32, 3), generator=seeded(2), dtype=torch.uint8),
+        "instruction": ["to the left", "to the right"],
+    }
+    with meet(reach(serve(policy.eval()).url)) as remote, torch.no_grad():
+        mine, theirs = (p.sample(seen, samples=3, generator=seeded(3)) for p in (policy, remote))
+        assert torch.equal(mine, theirs)
+        x, s = torch.randn(6, 8, 2, generator=seeded(4)), torch.tensor(0.5)
+        here, there = policy.encode(seen).repeat(3), remote.encode(seen).repeat(3)
+        assert torch.equal(policy.predict_noise(x, s, here), remote.predict_noise(x, s, there))
+        assert torch.equal(policy.unnormalize_action(x, here), remote.unnormalize_action(x, there))
 
 
 @pytest.mark.parametrize("relative", ["state", None])
