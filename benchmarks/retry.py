@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,11 +127,11 @@ def contenders() -> dict[str, PolicyConfig]:
     flow, energy = PRESETS["flow_points"].policy, PRESETS["ebt_points"].policy
     assert isinstance(flow, NetworkConfig)
     assert isinstance(energy, EnergyConfig)
-    shared: dict[str, Any] = {field.name: getattr(flow, field.name) for field in fields(NetworkConfig)}
-    shared["normalizer"] = NormalizerConfig()  # diffusion bounds its actions, so they must be bounded
+    # Diffusion bounds its actions, so they must be bounded.
+    diffusion = DiffusionConfig(**flow.shared(normalizer=NormalizerConfig()), sampler=DDIM(steps=10))
     return {
         "flow": flow,
-        "diffusion": DiffusionConfig(**shared, sampler=DDIM(steps=10)),
+        "diffusion": diffusion,
         f"EBT, {energy.objective}": energy,
         "EBT, regress": replace(energy, objective="regress", step=DescentStep()),
         "regressor": RegressorConfig.like(flow),
