@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -21,6 +22,7 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.factory import build_policy
 from sensorimotor.policies.presets import PRESETS
+from sensorimotor.policies.sampling import FlowEuler
 from sensorimotor.policies.vla.config import VLAConfig
 from sensorimotor.policies.vla.policy import VLAPolicy
 from sensorimotor.policies.vla.streams import StreamsConfig
@@ -28,6 +30,7 @@ from sensorimotor.policies.vla.text import BytesConfig
 from sensorimotor.policies.vla.vision import PatchConfig
 
 SAMPLES = (1, 8)
+STEPS = (1, 2, 5, 10)
 
 
 def policies() -> dict[str, tuple[VLAPolicy, dict[str, Any]]]:
@@ -74,13 +77,13 @@ def _built(config: VLAConfig, cameras: int, size: int) -> tuple[VLAPolicy, dict[
     }
 
 
-def uncached(policy: VLAPolicy, observation: dict[str, Any]) -> torch.Tensor:
-    """One chunk in ten steps, the prefix encoded anew for each."""
+def uncached(policy: VLAPolicy, observation: dict[str, Any], steps: int) -> torch.Tensor:
+    """One chunk, the prefix encoded anew for every step."""
     x = torch.zeros(1, policy.spec.horizon, policy.spec.action_dim)
     with torch.no_grad():
-        for i in range(10):
-            velocity = policy.predict_velocity(x, torch.tensor(1 - i / 10), policy.encode(observation))
-            x = x - velocity / 10
+        for i in range(steps):
+            velocity = policy.predict_velocity(x, torch.tensor(1 - i / steps), policy.encode(observation))
+            x = x - velocity / steps
     return x
 
 
@@ -106,23 +109,28 @@ def main() -> None:
     torch.set_num_threads(1)
     rows, data = [], {}
     for name, (policy, observation) in policies().items():
-        calls: dict[str, Callable[[], Any]] = {
-            f"K = {k}": lambda k=k, p=policy, o=observation: p.sample(o, samples=k) for k in SAMPLES
-        }
-        calls["K = 1, prefix encoded at every step"] = lambda p=policy, o=observation: uncached(p, o)
-        times = timed(calls, options.rounds * (10 if name.startswith("tiny") else 1))
-        base = times["K = 1"]
-        for call, values in times.items():
-            ratio = median(v / b for v, b in zip(values, base, strict=True))
-            rows.append([name, call, f"{median(values):.1f}", f"{ratio:.2f}"])
-            data[f"{name}: {call}"] = {"ms": median(values), "ratio": ratio}
+        rounds = options.rounds * (10 if name.startswith("tiny") else 1)
+        for steps in STEPS:
+            calls: dict[str, Callable[[], Any]] = {
+                f"K = {k}": partial(policy.sample, observation, samples=k, sampler=FlowEuler(steps=steps))
+                for k in SAMPLES
+            }
+            if steps == STEPS[-1]:
+                calls["K = 1, prefix encoded at every step"] = partial(uncached, policy, observation, steps)
+            times = timed(calls, rounds)
+            for call, values in times.items():
+                ratio = median(v / b for v, b in zip(values, times["K = 1"], strict=True))
+                rows.append([name, str(steps), call, f"{median(values):.1f}", f"{ratio:.2f}"])
+                data[f"{name}, {steps} steps: {call}"] = {"ms": median(values), "ratio": ratio}
     record(
         "vla_samples",
-        title="Vision-language-action: chunks of one observation, 10 flow steps",
-        columns=["policy", "call", "ms", "times K = 1"],
+        title="Vision-language-action: what further chunks of one observation cost",
+        columns=["policy", "flow steps", "call", "ms", "times K = 1"],
         rows=rows,
         headline="; ".join(
-            f"{row[0]}: K = 8 costs {row[3]} times K = 1" for row in rows if row[1] == "K = 8"
+            f"{row[0]}, {row[1]} steps: K = 8 costs {row[4]} times K = 1"
+            for row in rows
+            if row[2] == "K = 8" and row[1] in ("2", "10")
         ),
         notes=["One thread, processor time; ratios are medians of pairs of neighbouring calls."],
         data=data,
