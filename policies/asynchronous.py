@@ -126,7 +126,7 @@ class Asynchronous(PlanningRunner):
         if worlds is None:
             self._forget_requests()
 
-    def act(self, observation: Mapping[str, Tensor]) -> Tensor:
+    def act(self, observation: Mapping[str, Any]) -> Tensor:
         """The actions (B, A) for the present observations; raises what a plan under way has raised."""
         fresh = self._observe(observation)
         if len(self._age) != len(fresh):
