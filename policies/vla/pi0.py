@@ -8,39 +8,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ...data.errors import ConfigError
 from ...data.normalizer import Normalizer
 from ...data.spec import Spec
 from ..chunk import ChunkConfig
 from ..sampling import FlowEuler
 from .config import VLAConfig
+from .layout import Layout, Sizes
 from .policy import VLAPolicy
-from .pretrained import (
-    assemble,
-    count_layers,
-    normalizer_of,
-    projection_names,
-    read_config,
-    read_weights,
-    shape_of,
-    spec_of,
-    stream_names,
-    vision_names,
-)
+from .pretrained import assemble, normalizer_of, read_config, read_weights, spec_of
 from .streams import StreamsConfig
 from .text import HuggingFaceConfig
 from .vision import SiglipConfig
 
 _BASE = "paligemma_with_expert.paligemma"
-_VISION, _TEXT = f"{_BASE}.model.vision_tower.vision_model", f"{_BASE}.model.language_model"
-_CONNECTOR, _EXPERT = (
-    f"{_BASE}.model.multi_modal_projector.linear",
-    "paligemma_with_expert.gemma_expert.model",
+_TIED = f"{_BASE}.lm_head.weight"  # the embedding of words under another name
+_LAYOUT = Layout(
+    vision=f"{_BASE}.model.vision_tower.vision_model",
+    connector=f"{_BASE}.model.multi_modal_projector.linear",
+    text=f"{_BASE}.model.language_model",
+    expert="paligemma_with_expert.gemma_expert.model",
+    unused=(
+        _TIED,
+        f"{_BASE}.model.language_model.norm.weight",
+        "paligemma_with_expert.gemma_expert.lm_head.weight",
+    ),
 )
-_WORDS, _TIED = f"{_TEXT}.embed_tokens.weight", f"{_BASE}.lm_head.weight"  # one tensor under two names
-_UNUSED = (_TIED, f"{_TEXT}.norm.weight", "paligemma_with_expert.gemma_expert.lm_head.weight")
 _VISION_HEADS, _GROUPS = 16, 1  # of SigLIP So400m, and of both of openpi's sizes of Gemma
 _RENAMED = {  # older spellings, of files written before transformers 4.52 and of openpi's converter
     f"{_BASE}.vision_tower.": f"{_BASE}.model.vision_tower.",
@@ -78,22 +71,13 @@ def load_pi0(
     values = read_config(folder, "pi0")
     found, statistics = read_weights(folder)
     weights = {_renamed(name): tensor for name, tensor in found.items()}
-    if _WORDS not in weights and _TIED in weights:
-        weights[_WORDS] = weights[_TIED]
+    if _TIED in weights:
+        weights.setdefault(_LAYOUT.words, weights[_TIED])
     spec = spec or spec_of(values, control_hz)
-    config = _config(values, weights, Path(tokenizer), tuple(spec.observation), folder)
+    config = _config(values, Sizes(weights, _LAYOUT, folder), Path(tokenizer), tuple(spec.observation))
     spec = config.chunk.apply(spec)
     normalizer = normalizer or normalizer_of(folder, values, spec, statistics)
-    assert isinstance(config.vision, SiglipConfig)
-    names = {
-        **vision_names(config.vision.layers, _VISION, _CONNECTOR, bias=True),
-        "embedding.weight": _WORDS,
-        **stream_names(config.streams.layers, "prefix", _TEXT),
-        **stream_names(config.streams.layers, "expert", _EXPERT),
-        "streams.norm.weight": f"{_EXPERT}.norm.weight",
-        **projection_names(),
-    }
-    return assemble(config, spec, normalizer, weights, names, unused=_UNUSED, folder=folder)
+    return assemble(config, spec, normalizer, weights, _LAYOUT, folder)
 
 
 def _renamed(name: str) -> str:
@@ -103,14 +87,7 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _config(
-    values: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    tokenizer: Path,
-    keys: tuple[str, ...],
-    folder: Path,
-) -> VLAConfig:
-    vocabulary, _ = shape_of(weights, _WORDS, folder)
+def _config(values: Mapping[str, Any], sizes: Sizes, tokenizer: Path, keys: tuple[str, ...]) -> VLAConfig:
     return VLAConfig(
         chunk=ChunkConfig(
             observation=keys,
@@ -118,11 +95,11 @@ def _config(
             horizon=values["chunk_size"],
             execute=values["n_action_steps"],
         ),
-        vision=_vision(values, weights, folder),
+        vision=_vision(values, sizes),
         text=HuggingFaceConfig(
-            folder=str(tokenizer), vocabulary=vocabulary, length=values.get("tokenizer_max_length", 48)
+            folder=str(tokenizer), vocabulary=sizes.vocabulary, length=values.get("tokenizer_max_length", 48)
         ),
-        streams=_streams(weights, folder),
+        streams=_streams(sizes),
         mask="pi0",
         state="suffix",
         fusion="concat",
@@ -135,36 +112,17 @@ def _config(
     )
 
 
-def _vision(values: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path) -> SiglipConfig:
-    width, _, patch, _ = shape_of(weights, f"{_VISION}.embeddings.patch_embedding.weight", folder)
-    positions, _ = shape_of(weights, f"{_VISION}.embeddings.position_embedding.weight", folder)
-    hidden, _ = shape_of(weights, f"{_VISION}.encoder.layers.0.mlp.fc1.weight", folder)
-    size = patch * round(positions**0.5)
-    if tuple(values.get("image_resolution", (224, 224))) != (size, size):
+def _vision(values: Mapping[str, Any], sizes: Sizes) -> SiglipConfig:
+    vision = SiglipConfig(**sizes.vision, heads=_VISION_HEADS)
+    if tuple(values.get("image_resolution", (224, 224))) != (vision.size, vision.size):
         raise ConfigError(
-            f"image_resolution {values['image_resolution']} must be the {size} px of the vision model"
+            f"image_resolution {values.get('image_resolution', (224, 224))} must be the {vision.size} px of the vision model"
         )
-    layers = count_layers(weights, f"{_VISION}.encoder")
-    return SiglipConfig(
-        size=size, patch=patch, width=width, hidden=hidden, layers=layers, heads=_VISION_HEADS
-    )
+    return vision
 
 
-def _streams(weights: Mapping[str, Tensor], folder: Path) -> StreamsConfig:
-    layers, expert_layers = count_layers(weights, _TEXT), count_layers(weights, _EXPERT)
-    if layers != expert_layers:
-        raise ConfigError(f"an expert of {expert_layers} layers beside a prefix of {layers} is not supported")
-    queries, width = shape_of(weights, f"{_TEXT}.layers.0.self_attn.q_proj.weight", folder)
-    keys, _ = shape_of(weights, f"{_TEXT}.layers.0.self_attn.k_proj.weight", folder)
-    hidden, _ = shape_of(weights, f"{_TEXT}.layers.0.mlp.gate_proj.weight", folder)
-    expert_hidden, expert_width = shape_of(weights, f"{_EXPERT}.layers.0.mlp.gate_proj.weight", folder)
+def _streams(sizes: Sizes) -> StreamsConfig:
+    head_width = sizes.keys // _GROUPS
     return StreamsConfig(
-        layers=layers,
-        heads=queries // (keys // _GROUPS),
-        groups=_GROUPS,
-        head_width=keys // _GROUPS,
-        prefix_width=width,
-        prefix_hidden=hidden,
-        expert_width=expert_width,
-        expert_hidden=expert_hidden,
+        **sizes.streams, heads=sizes.queries // head_width, groups=_GROUPS, head_width=head_width
     )

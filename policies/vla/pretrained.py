@@ -5,7 +5,7 @@ be without use; anything else raises.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ...data.formats.lerobot_info import our_key
 from ...data.normalizer import Normalizer
 from ...data.spec import Field, Spec
 from .config import VLAConfig
+from .layout import Layout
 from .policy import VLAPolicy
 
 _STD_FLOOR = 1e-8  # LeRobot adds it to every standard deviation
@@ -158,9 +159,7 @@ def assemble(
     spec: Spec,
     normalizer: Normalizer,
     weights: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    *,
-    unused: Iterable[str],
+    layout: Layout,
     folder: Path,
 ) -> VLAPolicy:
     """A policy with these weights, in float32, ready to sample.
@@ -170,8 +169,7 @@ def assemble(
         spec: with the policy's window lengths.
         normalizer: of its numbers.
         weights: as in the file.
-        names: our parameter -> the file's.
-        unused: weights that the file may hold and the policy has no use for.
+        layout: what they are called.
         folder: named in errors.
 
     Raises:
@@ -179,15 +177,10 @@ def assemble(
     """
     with torch.device("meta"):  # no random weights of billions of numbers, only to be replaced
         policy = VLAPolicy(config, spec, normalizer)
-    wanted = {
-        name: tensor for name, tensor in policy.state_dict().items() if not name.startswith("normalizer.")
-    }
-    if odd := sorted(set(wanted) ^ set(names)):
-        raise CheckpointError(
-            f"the policy built for {folder} and the names of its weights differ in {_some(odd)}"
-        )
+    names = layout.names(config)
+    wanted = policy.state_dict()
     missing = sorted(theirs for theirs in names.values() if theirs not in weights)
-    left = sorted(set(weights) - set(names.values()) - set(unused))
+    left = sorted(set(weights) - set(names.values()) - set(layout.unused))
     if missing or left:
         raise CheckpointError(
             f"the weights in {folder} do not fit its configuration: missing {_some(missing)}; unexpected {_some(left)}"
@@ -201,76 +194,12 @@ def assemble(
         raise CheckpointError(
             f"weights in {folder} have other shapes than its configuration says: {_some(shapes)}"
         )
-    placed = {ours: weights[theirs].float() for ours, theirs in names.items()}
-    policy.load_state_dict(placed, strict=False, assign=True)
+    placed = {name: tensor for name, tensor in wanted.items() if name.startswith("normalizer.")}
+    placed |= {ours: weights[theirs].float() for ours, theirs in names.items()}
+    policy.load_state_dict(placed, assign=True)
     return policy.eval()
 
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return f"{len(names)}: {', '.join(names[:_LISTED])}{more}" if names else "none"
-
-
-def vision_names(layers: int, theirs: str, connector: str, *, bias: bool) -> dict[str, str]:
-    """Our names of a SigLIP transformer's weights, under `theirs`, and of its connector."""
-    pairs = {
-        "norm_attention": "layer_norm1",
-        "norm_mlp": "layer_norm2",
-        "widen": "mlp.fc1",
-        "narrow": "mlp.fc2",
-    }
-    pairs |= {part: f"self_attn.{part}_proj" for part in "qkv"} | {"o": "self_attn.out_proj"}
-    names = {"vision.positions": f"{theirs}.embeddings.position_embedding.weight"}
-    for kind in ("weight", "bias"):
-        names[f"vision.patches.{kind}"] = f"{theirs}.embeddings.patch_embedding.{kind}"
-        names[f"vision.norm.{kind}"] = f"{theirs}.post_layernorm.{kind}"
-        for i in range(layers):
-            for ours, part in pairs.items():
-                names[f"vision.layers.{i}.{ours}.{kind}"] = f"{theirs}.encoder.layers.{i}.{part}.{kind}"
-    names["vision.connector.weight"] = f"{connector}.weight"
-    return names | ({"vision.connector.bias": f"{connector}.bias"} if bias else {})
-
-
-def stream_names(layers: int, ours: str, theirs: str) -> dict[str, str]:
-    """Our names of one stream's weights, under `theirs`."""
-    pairs = {"norm_attention": "input_layernorm", "norm_mlp": "post_attention_layernorm"}
-    pairs |= {part: f"self_attn.{part}_proj" for part in "qkvo"}
-    pairs |= {f"mlp.{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
-    return {
-        f"streams.{ours}.{i}.{mine}.weight": f"{theirs}.layers.{i}.{part}.weight"
-        for i in range(layers)
-        for mine, part in pairs.items()
-    }
-
-
-def projection_names() -> dict[str, str]:
-    """Our names of the layers between numbers and tokens."""
-    pairs = {
-        "state": "state_proj",
-        "expert.action_in": "action_in_proj",
-        "expert.action_out": "action_out_proj",
-        "expert.time_in": "action_time_mlp_in",
-        "expert.time_out": "action_time_mlp_out",
-    }
-    return {
-        f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in pairs.items() for kind in ("weight", "bias")
-    }
-
-
-def count_layers(weights: Mapping[str, Tensor], stem: str) -> int:
-    """Layers `stem.layers.<i>` that the weights hold."""
-    numbers = {
-        name.removeprefix(f"{stem}.layers.").split(".")[0]
-        for name in weights
-        if name.startswith(f"{stem}.layers.")
-    }
-    return len(numbers)
-
-
-def shape_of(weights: Mapping[str, Tensor], name: str, folder: Path) -> tuple[int, ...]:
-    """The shape of a weight that every file of the kind holds."""
-    if name not in weights:
-        close = [other for other in weights if other.split(".")[-2:] == name.split(".")[-2:]]
-        hint = f"; it has {close[0]!r}" if close else ""
-        raise CheckpointError(f"{folder / _WEIGHTS} has no {name!r}{hint}; is it a model of this kind?")
-    return tuple(weights[name].shape)

@@ -9,36 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ...data.errors import ConfigError
 from ...data.normalizer import Normalizer
 from ...data.spec import Spec
 from ..chunk import ChunkConfig
 from ..sampling import FlowEuler
 from .config import VLAConfig
+from .layout import Layout, Sizes
 from .policy import VLAPolicy
-from .pretrained import (
-    assemble,
-    count_layers,
-    normalizer_of,
-    projection_names,
-    read_config,
-    read_json,
-    read_weights,
-    shape_of,
-    spec_of,
-    stream_names,
-    vision_names,
-)
+from .pretrained import assemble, normalizer_of, read_config, read_json, read_weights, spec_of
 from .streams import StreamsConfig
 from .text import HuggingFaceConfig
 from .vision import SiglipConfig
 
 _VLM = "vlm_with_expert.vlm"
-_VISION, _TEXT = f"{_VLM}.model.vision_model", f"{_VLM}.model.text_model"
-_CONNECTOR, _EXPERT = f"{_VLM}.model.connector.modality_projection.proj", "vlm_with_expert.lm_expert"
-_UNUSED = (f"{_VLM}.lm_head.weight", f"{_TEXT}.norm.weight")  # what would turn the prefix into words
+_LAYOUT = Layout(
+    vision=f"{_VLM}.model.vision_model",
+    connector=f"{_VLM}.model.connector.modality_projection.proj",
+    text=f"{_VLM}.model.text_model",
+    expert="vlm_with_expert.lm_expert",
+    # what would turn the prefix into words
+    unused=(f"{_VLM}.lm_head.weight", f"{_VLM}.model.text_model.norm.weight"),
+)
 _HEAD_WIDTH, _VISION_HEADS, _EPSILON = 64, 12, 1e-5  # SmolVLM2-500M, where its folder does not say
 
 
@@ -71,19 +63,10 @@ def load_smolvla(
     _check(values)
     weights, statistics = read_weights(folder)
     spec = spec or spec_of(values, control_hz)
-    config = _config(values, weights, vlm, tuple(spec.observation), folder)
+    config = _config(values, Sizes(weights, _LAYOUT, folder), vlm, tuple(spec.observation))
     spec = config.chunk.apply(spec)
     normalizer = normalizer or normalizer_of(folder, values, spec, statistics)
-    assert isinstance(config.vision, SiglipConfig)
-    names = {
-        **vision_names(config.vision.layers, _VISION, _CONNECTOR, bias=False),
-        "embedding.weight": f"{_TEXT}.embed_tokens.weight",
-        **stream_names(config.streams.layers, "prefix", _TEXT),
-        **stream_names(config.streams.layers, "expert", _EXPERT),
-        "streams.norm.weight": f"{_EXPERT}.norm.weight",
-        **projection_names(),
-    }
-    return assemble(config, spec, normalizer, weights, names, unused=_UNUSED, folder=folder)
+    return assemble(config, spec, normalizer, weights, _LAYOUT, folder)
 
 
 def _check(values: Mapping[str, Any]) -> None:
@@ -97,11 +80,8 @@ def _check(values: Mapping[str, Any]) -> None:
             )
 
 
-def _config(
-    values: Mapping[str, Any], weights: Mapping[str, Tensor], vlm: Path, keys: tuple[str, ...], folder: Path
-) -> VLAConfig:
+def _config(values: Mapping[str, Any], sizes: Sizes, vlm: Path, keys: tuple[str, ...]) -> VLAConfig:
     described = read_json(vlm / "config.json") if (vlm / "config.json").is_file() else {}
-    vocabulary, _ = shape_of(weights, f"{_TEXT}.embed_tokens.weight", folder)
     return VLAConfig(
         chunk=ChunkConfig(
             observation=keys,
@@ -109,11 +89,11 @@ def _config(
             horizon=values["chunk_size"],
             execute=values["n_action_steps"],
         ),
-        vision=_vision(values, weights, described.get("vision_config", {}), folder),
+        vision=_vision(values, sizes, described.get("vision_config", {})),
         text=HuggingFaceConfig(
-            folder=str(vlm), vocabulary=vocabulary, length=values.get("tokenizer_max_length", 48)
+            folder=str(vlm), vocabulary=sizes.vocabulary, length=values.get("tokenizer_max_length", 48)
         ),
-        streams=_streams(values, weights, described.get("text_config", {}), folder),
+        streams=_streams(values, sizes, described.get("text_config", {})),
         mask="smolvla",
         state="prefix",
         fusion="concat",
@@ -126,54 +106,33 @@ def _config(
     )
 
 
-def _vision(
-    values: Mapping[str, Any], weights: Mapping[str, Tensor], described: Mapping[str, Any], folder: Path
-) -> SiglipConfig:
-    width, _, patch, _ = shape_of(weights, f"{_VISION}.embeddings.patch_embedding.weight", folder)
-    positions, _ = shape_of(weights, f"{_VISION}.embeddings.position_embedding.weight", folder)
-    hidden, _ = shape_of(weights, f"{_VISION}.encoder.layers.0.mlp.fc1.weight", folder)
-    _, joined = shape_of(weights, f"{_CONNECTOR}.weight", folder)
-    size = patch * round(positions**0.5)
-    if tuple(values.get("resize_imgs_with_padding") or ()) != (size, size):
-        raise ConfigError(
-            f"resize_imgs_with_padding {values.get('resize_imgs_with_padding')} must be the {size} px of the vision model"
-        )
-    return SiglipConfig(
-        size=size,
-        patch=patch,
+def _vision(values: Mapping[str, Any], sizes: Sizes, described: Mapping[str, Any]) -> SiglipConfig:
+    _, joined = sizes.of(f"{_LAYOUT.connector}.weight")
+    vision = SiglipConfig(
+        **sizes.vision,
         padding="left_top",
-        width=width,
-        hidden=hidden,
-        layers=count_layers(weights, f"{_VISION}.encoder"),
         heads=described.get("num_attention_heads", _VISION_HEADS),
-        shuffle=round((joined / width) ** 0.5),
+        shuffle=round((joined / sizes.vision["width"]) ** 0.5),
         bias=False,
         scaled=True,
     )
+    if tuple(values.get("resize_imgs_with_padding") or ()) != (vision.size, vision.size):
+        raise ConfigError(
+            f"resize_imgs_with_padding {values.get('resize_imgs_with_padding')} must be the {vision.size} px of the "
+            "vision model"
+        )
+    return vision
 
 
-def _streams(
-    values: Mapping[str, Any], weights: Mapping[str, Tensor], described: Mapping[str, Any], folder: Path
-) -> StreamsConfig:
-    layers, expert_layers = count_layers(weights, _TEXT), count_layers(weights, _EXPERT)
-    if layers != expert_layers:
-        raise ConfigError(f"an expert of {expert_layers} layers beside a prefix of {layers} is not supported")
-    queries, width = shape_of(weights, f"{_TEXT}.layers.0.self_attn.q_proj.weight", folder)
-    keys, _ = shape_of(weights, f"{_TEXT}.layers.0.self_attn.k_proj.weight", folder)
-    hidden, _ = shape_of(weights, f"{_TEXT}.layers.0.mlp.gate_proj.weight", folder)
-    expert_hidden, expert_width = shape_of(weights, f"{_EXPERT}.layers.0.mlp.gate_proj.weight", folder)
+def _streams(values: Mapping[str, Any], sizes: Sizes, described: Mapping[str, Any]) -> StreamsConfig:
     heads = described.get("num_attention_heads")
-    head_width = described.get("head_dim") or (queries // heads if heads else _HEAD_WIDTH)
+    head_width = described.get("head_dim") or (sizes.queries // heads if heads else _HEAD_WIDTH)
     every = values.get("self_attn_every_n_layers", 2) if values.get("attention_mode") != "self_attn" else 1
     return StreamsConfig(
-        layers=layers,
-        heads=queries // head_width,
-        groups=keys // head_width,
+        **sizes.streams,
+        heads=sizes.queries // head_width,
+        groups=sizes.keys // head_width,
         head_width=head_width,
-        prefix_width=width,
-        prefix_hidden=hidden,
-        expert_width=expert_width,
-        expert_hidden=expert_hidden,
         activation="silu",
         norm_offset=0.0,
         epsilon=described.get("rms_norm_eps", _EPSILON),

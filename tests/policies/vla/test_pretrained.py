@@ -19,7 +19,6 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.factory import describe, load
 from sensorimotor.policies.vla.pi0 import load_pi0
 from sensorimotor.policies.vla.policy import VLAPolicy
-from sensorimotor.policies.vla.pretrained import assemble
 from sensorimotor.policies.vla.smolvla import load_smolvla
 from sensorimotor.training.checkpoint import MODEL, save_checkpoint, save_weights
 
@@ -358,12 +357,6 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         open_policy("smolvla", folder, control_hz=30)
-
-
-def test_names_that_do_not_cover_the_policy_are_noticed(tmp_path: Path) -> None:
-    policy = open_policy("smolvla", make("smolvla", tmp_path), control_hz=30)
-    with pytest.raises(CheckpointError, match="differ in"):
-        assemble(policy.config, policy.spec, policy.normalizer, {}, {}, unused=(), folder=tmp_path)
 
 
 # pi0 needs the transformers that its LeRobot release asks for: openpi's changes on top of 4.53.
