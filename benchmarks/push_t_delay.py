@@ -3,7 +3,7 @@
     python benchmarks/push_t_delay.py [--episodes 200] [--runs runs/benchmark/push_t_delay]
     python benchmarks/push_t_delay.py --select          # what beta was chosen on: starts 200000 and up
 
-Two policies are trained on the bundled demonstrations with the command a user types. Jerk is the mean length of the
+A flow policy is trained on the bundled demonstrations with the command a user types. Jerk is the mean length of the
 third difference over an episode, times the cube of the control rate: of the commanded targets, and of the pusher.
 Every evaluation is kept in --runs; what an earlier run has done is not done again.
 """
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,28 @@ from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.push_t import CONTROL_HZ, PushTConfig, PushTWorlds
 
 REPORTING, SELECTION = 100_000, 200_000
-BETA = 10.0
-# The diffusion policy has the network and the features of the flow preset.
-_SAME_NETWORK = """policy=diffusion policy.trunk=mlp policy.trunk.width=512 policy.trunk.depth=3
-    policy.trunk.expansion=2 policy.octaves=4 policy.relative=state policy.points=[environment]
-    policy.history_dropout=0.5 policy.observation_noise=0.008 policy.point_noise=0.014 policy.mask_loss=true
-    training.betas=[0.9,0.99] training.weight_decay=1e-2 training.warmup_steps=300 training.minimum_ratio=1e-3
-    training.precision=bf16 training.ema.max_decay=0.999 training.threads=1"""
-POLICIES: Mapping[str, tuple[str, ...]] = {"flow": (), "diffusion": tuple(_SAME_NETWORK.split())}
-MODES: Mapping[str, Mode] = {
-    "stop and wait": Synchronous(),
-    "naive switch": NaiveAsync(),
-    "hard overwrite": HardOverwrite(),
-    "temporal merge": TemporalMerge(),
-    "real-time chunking, vjp": RealTimeChunking(guidance=Guidance(beta=BETA)),
-    "real-time chunking, identity": RealTimeChunking(guidance=Guidance(beta=BETA, jacobian="identity")),
-}
+BETA = 2.0
+DELAYS, REPLANNING = (1, 2, 3, 4), (4, 8)  # control steps
 
 
-def train(run: Path, *overrides: str) -> None:
+def modes(every: int) -> dict[str, Mode]:
+    """Ways of executing, each asking for the next chunk after so many actions of the present one."""
+    vjp, identity = Guidance(beta=BETA), Guidance(beta=BETA, jacobian="identity")
+    return {
+        "stop and wait": Synchronous(every=every),
+        "naive switch": NaiveAsync(every=every),
+        "hard overwrite": HardOverwrite(every=every),
+        "temporal merge": TemporalMerge(every=every),
+        "real-time chunking, vjp": RealTimeChunking(every=every, guidance=vjp),
+        "real-time chunking, identity": RealTimeChunking(every=every, guidance=identity),
+    }
+
+
+def train(run: Path) -> Policy:
     """Train with the command, unless that is done already."""
-    words = ["experiment=push_t", f"run={run}", "evaluation.episodes=0", "resume=true", *overrides]
+    words = ["experiment=push_t", f"run={run}", "evaluation.episodes=0", "resume=true"]
     subprocess.run([sys.executable, "-m", "sensorimotor", "train", *words], check=True)
+    return load(run)
 
 
 class Recorded:
@@ -124,17 +125,15 @@ def kept_in(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> d
     return json.loads(path.read_text())
 
 
-def row(policy: str, delay: int, mode: str, found: Mapping[str, Any]) -> list[str]:
-    commanded, pusher = (mean_interval(found[key]) for key in ("jerk_commanded", "jerk_pusher"))
+def row(delay: int, every: int, mode: str, found: Mapping[str, Any]) -> list[str]:
     solved = [at for at in found["solved_at"] if at]
     return [
-        policy,
         str(delay),
+        str(every),
         mode,
         success(found).percent(),
         f"{np.mean(solved):.0f}" if solved else "",
-        f"{commanded.value:.2f} [{commanded.low:.2f}, {commanded.high:.2f}]",
-        f"{pusher.value:.2f} [{pusher.low:.2f}, {pusher.high:.2f}]",
+        *(mean_interval(found[key]).decimal(1) for key in ("jerk_commanded", "jerk_pusher")),
         f"{100 * found['held']:.0f} %",
     ]
 
@@ -155,18 +154,18 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def select(runs: Path, episodes: int) -> None:
+def select(policy: Policy, runs: Path, episodes: int) -> None:
     """Success and jerk for several beta, on starts kept for choosing."""
-    policy = load(runs / "flow")
-    for jacobian in ("vjp", "identity"):
-        for beta in (5.0, 10.0):
-            mode = RealTimeChunking(guidance=Guidance(beta=beta, jacobian=jacobian))
-            found = kept_in(
-                runs / "selection",
-                f"{jacobian} beta {beta:g}",
-                lambda mode=mode: roll_out(policy, mode, 3, episodes=episodes, first_seed=SELECTION),
-            )
-            print(row("flow", 3, f"{jacobian}, beta {beta:g}", found), flush=True)
+    for every in REPLANNING:
+        for jacobian in ("vjp", "identity"):
+            for beta in (1.0, 2.0, 5.0, 10.0):
+                mode = RealTimeChunking(every=every, guidance=Guidance(beta=beta, jacobian=jacobian))
+                found = kept_in(
+                    runs / "selection",
+                    f"every {every} {jacobian} beta {beta:g}",
+                    partial(roll_out, policy, mode, 3, episodes=episodes, first_seed=SELECTION),
+                )
+                print(row(3, every, f"{jacobian}, beta {beta:g}", found), flush=True)
 
 
 def main() -> None:
@@ -175,41 +174,38 @@ def main() -> None:
     )
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark/push_t_delay"))
-    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
-    parser.add_argument("--delays", nargs="+", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--select", action="store_true", help="only show what beta was chosen on")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    for name in chosen.policies:
-        train(chosen.runs / name, *POLICIES[name])
+    policy = train(chosen.runs / "flow")
     if chosen.select:
-        select(chosen.runs, chosen.episodes // 2)
+        select(policy, chosen.runs, chosen.episodes // 2)
         return
-    results: dict[tuple[str, int, str], dict[str, Any]] = {}
-    for name in chosen.policies:
-        policy = load(chosen.runs / name)
-        wanted = [(0, "stop and wait"), *((delay, mode) for delay in chosen.delays for mode in MODES)]
-        for delay, mode in wanted:
-            results[name, delay, mode] = kept_in(
-                chosen.runs / f"evaluations_{chosen.episodes}",
-                f"{name} {delay} {mode}",
-                lambda policy=policy, delay=delay, mode=mode: roll_out(
-                    policy, MODES[mode], delay, episodes=chosen.episodes, first_seed=REPORTING
-                ),
-            )
-    most = max(chosen.delays)
-    first = chosen.policies[0]
+    # No delay comes first: plain receding-horizon execution.
+    wanted = [(0, every, "stop and wait") for every in REPLANNING]
+    wanted += [(delay, every, mode) for delay in DELAYS for every in REPLANNING for mode in modes(every)]
+    results = {
+        (delay, every, mode): kept_in(
+            chosen.runs / f"evaluations_{chosen.episodes}",
+            f"delay {delay} every {every} {mode}",
+            partial(
+                roll_out, policy, modes(every)[mode], delay, episodes=chosen.episodes, first_seed=REPORTING
+            ),
+        )
+        for delay, every, mode in wanted
+    }
+    most, least = max(DELAYS), min(REPLANNING)
     shown = (
-        f"{mode} {100 * success(results[first, most, mode]).value:.0f} % and "
-        f"{np.mean(results[first, most, mode]['jerk_commanded']):.1f} m/s³"
-        for mode in MODES
+        f"{mode} {100 * success(results[most, least, mode]).value:.0f} % and "
+        f"{np.mean(results[most, least, mode]['jerk_commanded']):.1f} m/s³"
+        for mode in modes(least)
     )
     record(
         "push_t_delay",
         title="PushT with chunks that arrive late: success and jerk",
         columns=[
-            "policy",
             "delay, steps",
+            "asked for after",
             "execution",
             "success [95 %]",
             "steps to success",
@@ -218,17 +214,17 @@ def main() -> None:
             "steps held",
         ],
         rows=[row(*key, found) for key, found in results.items()],
-        headline=f"delay of {most} steps, {first}: {'; '.join(shown)}",
+        headline=f"delay of {most} steps, next chunk asked for after {least}: {'; '.join(shown)}",
         notes=[
-            f"Seeds {REPORTING} to {REPORTING + chosen.episodes - 1}, 300 steps of 0.1 s; chunks of 16, the next one "
-            "asked for after 8; delay 0 is plain receding-horizon execution.",
-            "One training seed per policy: intervals are over episodes only. 5,000 updates on the bundled demonstrations.",
-            f"beta {BETA:g} with exponential weights, looked at on seeds {SELECTION} and up; temporal merge is 0.3 old "
+            f"Seeds {REPORTING} to {REPORTING + chosen.episodes - 1}, 300 steps of 0.1 s; chunks of 16 actions, the next "
+            "one asked for after 4 or 8 of them; delay 0 is plain receding-horizon execution.",
+            "One training seed: intervals are over episodes only. 5,000 updates on the bundled demonstrations.",
+            f"beta {BETA:g} with exponential weights, chosen on seeds {SELECTION} and up; temporal merge is 0.3 old "
             "and 0.7 new.",
             "Jerk: third difference per control step times the cube of the control rate, mean per episode.",
         ],
         data=[
-            {"policy": k[0], "delay": k[1], "execution": k[2], **summary(found)}
+            {"delay": k[0], "every": k[1], "execution": k[2], **summary(found)}
             for k, found in results.items()
         ],
     )

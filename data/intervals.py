@@ -26,9 +26,9 @@ class Interval:
         """`82.0 % [68.8, 90.6]`."""
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
-    def decimal(self) -> str:
+    def decimal(self, digits: int = 3) -> str:
         """`0.950 [0.941, 0.959]`."""
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
 def wilson(successes: int, count: int) -> Interval:
