@@ -219,8 +219,11 @@ class PolicyServer:
         self._listening.set_result(server.sockets[0].getsockname()[1])
         await self._stopping.wait()
         tasks = {task for client in self._clients for task in client.tasks}
-        if tasks:  # those still waiting for their turn see that it is over and say so
-            await asyncio.wait(tasks, timeout=self.config.finish_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.finish_s):
+                if tasks:  # those still waiting for their turn see that it is over and say so
+                    await asyncio.wait(tasks)
+                await self._turn.acquire()  # the chunk under way may be that of a client who has left
         server.close(code=1001, reason="the server stops")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), self.config.finish_s)
@@ -285,14 +288,22 @@ class PolicyServer:
     async def _answer(self, session: Session, socket: Any, request: Request, came: float) -> None:
         """Wait for the inference thread, first come first served, then answer."""
         try:
-            async with self._turn:
-                self._still_wanted(request, came)
-                frame = await asyncio.get_running_loop().run_in_executor(
-                    self._inference, session.answer, request
-                )
+            frame = await self._infer(session, request, came)
         except SensorimotorError as error:
             frame = error_frame(request.number, error)
         await self._send(socket, frame)
+
+    async def _infer(self, session: Session, request: Request, came: float) -> bytes:
+        """Have the inference thread answer; the turn lasts until it is free, also if the client leaves meanwhile."""
+        await self._turn.acquire()
+        try:
+            self._still_wanted(request, came)
+            work = asyncio.get_running_loop().run_in_executor(self._inference, session.answer, request)
+        except BaseException:
+            self._turn.release()
+            raise
+        work.add_done_callback(lambda _: self._turn.release())
+        return await asyncio.shield(work)  # not cancelled with the client: the thread goes on all the same
 
     def _still_wanted(self, request: Request, came: float) -> None:
         if self._stopping.is_set():

@@ -103,6 +103,24 @@ def test_health_and_heartbeats_are_answered_while_a_chunk_is_computed(gated, ser
         assert remote.service.connection.wait(future).shape == (1, 1, 8, 2)
 
 
+def served(server: PolicyServer, clients: int) -> None:
+    """Wait until the server counts so many clients: it has seen the others leave."""
+    until(lambda: len(server._clients) == clients)
+
+
+def waiting(server: PolicyServer, requests: int) -> None:
+    """Wait until so many requests wait or run."""
+    until(lambda: sum(len(client.tasks) for client in server._clients) == requests)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited for 20 s in vain")
+
+
 def test_a_client_that_left_is_not_computed_for(gated, serve, reach) -> None:
     server = serve(gated)
     with dial(server.url) as leaving, connect(reach(server.url)) as staying:
@@ -111,11 +129,30 @@ def test_a_client_that_left_is_not_computed_for(gated, serve, reach) -> None:
             leaving.send(request(id=number))
         assert gated.begun.acquire(timeout=5)
         leaving.close()
+        served(server, 1)
         future = staying.submit(observe())
-        time.sleep(0.1)
         gated.gate.set()
         assert staying.service.connection.wait(future)[0, 0, 0, 0] == 2
         assert gated.asked == 2, "the first of the leaver's requests was under way, the others were not begun"
+
+
+def test_clients_that_come_ask_and_leave_fill_no_queue(gated, serve) -> None:
+    server = serve(gated)
+    for number in range(5):
+        with dial(server.url) as leaving:
+            leaving.recv()
+            leaving.send(request())
+            assert leaving.ping().wait(5)  # the request was read before the ping
+            assert number or gated.begun.acquire(timeout=5)
+    served(server, 0)
+    assert server._inference._work_queue.qsize() == 0, "the first is under way, the others were forgotten"
+    stopping = threading.Thread(target=server.stop)
+    stopping.start()
+    stopping.join(0.3)
+    assert stopping.is_alive(), "the policy is still in use"
+    gated.gate.set()
+    stopping.join(5)
+    assert gated.asked == 1
 
 
 def test_a_client_may_only_have_so_many_requests_waiting(gated, serve) -> None:
@@ -131,21 +168,23 @@ def test_a_client_may_only_have_so_many_requests_waiting(gated, serve) -> None:
         assert [hear(client)["id"] for _ in range(2)] == [0, 1]
 
 
-def test_a_request_nobody_waits_for_any_more_is_not_computed(policy, gated, serve) -> None:
+@pytest.mark.parametrize("left", [False, True])
+def test_a_request_nobody_waits_for_any_more_is_not_computed(gated, serve, left: bool) -> None:
     clock = [0.0]
     server = PolicyServer(gated, ServerConfig(port=0), clock=lambda: clock[0])
-    with server, dial(server.url) as client:
-        client.recv()
-        client.send(request())
+    with server, dial(server.url) as first, dial(server.url) as second:
+        first.recv()
+        first.send(request())
         assert gated.begun.acquire(timeout=5)
-        client.send(request(id=2, patience_s=1.0))
-        assert get(server)[0] == 200  # the loop has gone round: the request is waiting
-        time.sleep(0.1)
+        if left:
+            first.close()
+            served(server, 1)
+        second.recv()
+        second.send(request(id=2, patience_s=1.0))
+        waiting(server, 1 if left else 2)
         clock[0] = 1.5
         gated.gate.set()
-        answers = {a["id"]: a for a in (hear(client) for _ in range(2))}
-        assert answers[1]["kind"] == "reply"
-        assert "waited 1.500 s, longer than the client does" in answers[2]["message"]
+        assert "waited 1.500 s, longer than the client does" in hear(second)["message"]
         assert gated.asked == 1
 
 
@@ -252,10 +291,10 @@ def test_stopping_finishes_the_chunk_under_way_and_refuses_the_next(gated, serve
         client.send(request())
         assert gated.begun.acquire(timeout=5)
         client.send(request(id=2))
-        assert get(server)[0] == 200
+        waiting(server, 2)
         with ThreadPoolExecutor(1) as pool:
             stopping = pool.submit(server.stop)
-            time.sleep(0.1)
+            until(server._stopping.is_set)
             gated.gate.set()
             answers = {a["id"]: a for a in (hear(client) for _ in range(2))}
             stopping.result(10)
