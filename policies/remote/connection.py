@@ -54,7 +54,7 @@ class ConnectionConfig:
     backoff: BackoffConfig = field(default_factory=BackoffConfig)
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("ws://", "wss://")):
+        if not _is_websocket(self.url):
             raise ConfigError(
                 f"a policy server's address is ws://host:port or wss://host:port, got {self.url!r}"
             )
@@ -104,12 +104,12 @@ class Connection:
         self._end = weakref.finalize(self, _stop, self._loop, self._thread)
 
     def submit(
-        self, frame: Callable[[float], bytes], *, deadline_s: float | None = None
+        self, frame: Callable[[float], bytes] | None, *, deadline_s: float | None = None
     ) -> concurrent.futures.Future[bytes]:
         """Send a frame; the future holds the server's answer, or a RemoteError at the deadline.
 
         Args:
-            frame: makes the frame, told how many seconds the call has left when it is sent.
+            frame: makes the frame, told how many seconds the call has left when it is sent; None only connects.
             deadline_s: seconds from now.
         """
         if not self._end.alive:
@@ -133,15 +133,17 @@ class Connection:
 
     def connect(self, *, deadline_s: float | None = None) -> None:
         """Connect now instead of at the first call."""
-        wait = self.config.deadline_s if deadline_s is None else deadline_s
-        future = asyncio.run_coroutine_threadsafe(self._call(None, self._clock() + wait, wait), self._loop)
-        self.wait(future, deadline_s=deadline_s)
+        self.wait(self.submit(None, deadline_s=deadline_s), deadline_s=deadline_s)
+
+    def drop(self) -> None:
+        """Give up the socket, for a peer whose answers cannot be told apart; the next call connects anew."""
+        if self._end.alive:
+            self._loop.call_soon_threadsafe(self._drop)
 
     def close(self) -> None:
         """End the thread and drop the socket; calls under way fail. Safe to call twice."""
-        if self._end.alive:
-            self._loop.call_soon_threadsafe(self._drop)
-            self._end()
+        self.drop()
+        self._end()
 
     async def _call(self, frame: Callable[[float], bytes] | None, deadline: float, wait: float) -> bytes:
         try:
@@ -221,6 +223,17 @@ class Connection:
         if self._socket is not None:
             self._socket.transport.abort()
             self._socket = None
+
+
+def _is_websocket(url: str) -> bool:
+    """Whether this is an address of a websocket: a scheme, a host, and a port or none."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, _port = (parts.hostname or "").encode("idna"), parts.port  # both raise for what cannot be one
+    except ValueError:
+        return False
+    plain = url.isprintable() and " " not in url and not parts.fragment
+    return parts.scheme in ("ws", "wss") and host != b"" and plain
 
 
 def host_of(url: str) -> str:

@@ -120,6 +120,7 @@ class Service:
                 raise _ERRORS[name](f"{self.config.url}: {text}")
             raise RemoteError(f"{self.config.url} reports {name}: {text}")
         if answer.get("kind") != "reply" or answer.get("id") != number:
+            self.connection.drop()  # or every later answer would be that of the request before
             raise RemoteError(
                 f"{self.config.url} sent {answer.get('kind')!r} {answer.get('id')!r} where the reply {number} was due"
             )

@@ -214,13 +214,40 @@ def test_closing_ends_calls_under_way(fake_server: Serve, reach: Reach, open_con
         connection.wait(future, deadline_s=1.0)
     with pytest.raises(RemoteError, match="was closed"):
         connection.submit(say(b"x"))
+    with pytest.raises(RemoteError, match="was closed"):
+        connection.connect()
     connection.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000",
+        "http://127.0.0.1",
+        "ws://",
+        "ws://:8000",
+        "ws://robot:99999",
+        "ws://robot:port",
+        "ws://a..b:8000",
+        "ws://[::1",
+        "ws://robot:8000 ",
+        "ws://robot\n:8000",
+        "ws://robot#8000",
+    ],
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"ws://host:port or wss://host:port, got '"):
+        ConnectionConfig(url=url)
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1", "wss://[::1]:8443", "ws://robot.example/policy"])
+def test_addresses_are_taken_as_they_are(url: str) -> None:
+    assert ConnectionConfig(url=url).url == url
 
 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"url": "http://127.0.0.1"}, "ws://host:port"),
         ({"deadline_s": 0.0}, "deadline_s must be positive"),
         ({"deadline_s": float("nan")}, "deadline_s must be positive"),
         ({"heartbeat_s": -1.0}, "heartbeat_s must be at least 0"),
