@@ -165,7 +165,7 @@ class Session:
             return None
         try:
             values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # also for a number of too many digits
             raise ConfigError(f"sampler is not JSON: {type(error).__name__}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"sampler must be a map, got {type(values).__name__}")

@@ -138,12 +138,19 @@ def fingerprint(statistics: Mapping[str, tuple[Tensor, Tensor]]) -> str:
     return digest.hexdigest()
 
 
-def check_same(before: Spec, now: Spec, *, server: str) -> None:
-    """Raise unless a server that came back holds the spec it had, naming the first field and both values."""
-    old, new = before.to_dict(), now.to_dict()
+def check_same(before: Greeting, now: Greeting, *, server: str) -> None:
+    """Raise unless a server that came back holds the policy it had, naming the first field and both values."""
+    old, new = (
+        {**g.spec.to_dict(), "generative": g.generative, "relative": g.relative} for g in (before, now)
+    )
     if (difference := _difference("", old, new)) is not None:
         field, left, right = difference
         raise SpecError(f"{server} came back with another policy: {field} was {left!r} and is {right!r}")
+    if before.fingerprint != now.fingerprint:
+        raise SpecError(
+            f"{server} came back with another normaliser: {before.fingerprint[:12]} was, {now.fingerprint[:12]} is; "
+            "connect anew if that is meant"
+        )
 
 
 def _difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
@@ -231,14 +238,16 @@ def restore_generator(generator: torch.Generator, state: np.ndarray[Any, Any]) -
 def _spec(text: str) -> Spec:
     try:
         return Spec.from_json(text)
-    except (json.JSONDecodeError, AttributeError, RecursionError) as error:
+    except SpecError:
+        raise
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"the server's spec is not JSON of a spec: {error}") from error
 
 
 def _json_map(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of too many digits
         raise WireError(f"the server's sampler is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise WireError(f"the server's sampler must be a map, got {type(values).__name__}")

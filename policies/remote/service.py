@@ -104,12 +104,7 @@ class Service:
             Normalizer(greeting.statistics)  # raises for numbers that are not finite
             self._greeting = greeting
             return
-        check_same(self._greeting.spec, greeting.spec, server=self.config.url)
-        if (was := self._greeting.fingerprint) != greeting.fingerprint:
-            raise SpecError(
-                f"{self.config.url} came back with another normaliser: {was[:12]} was, {greeting.fingerprint[:12]} is; "
-                "connect anew if that is meant"
-            )
+        check_same(self._greeting, greeting, server=self.config.url)
 
     def _read(self, frame: bytes, number: int) -> Answer:
         answer = decode(frame, limit=self.config.max_bytes)

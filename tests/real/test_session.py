@@ -83,6 +83,7 @@ def test_an_answer_repeats_the_number_and_holds_the_chunks(session: Session, pol
         ({"state": twisted(left=0, position=625)}, "WireError", "not one that a CPU generator can be in"),
         ({"sampler": "{"}, "ConfigError", "not JSON"),
         ({"sampler": "[]"}, "ConfigError", "must be a map"),
+        ({"sampler": '{"steps": ' + "1" * 5000 + "}"}, "ConfigError", "not JSON"),
         ({"sampler": "[" * 50_000}, "ConfigError", "not JSON"),
         ({"sampler": '{"kind": "FlowEuler", "steps": 1001}'}, "ConfigError", "integer in 1..1000"),
         ({"sampler": '{"kind": "FlowEuler", "steps": "x"}'}, "ConfigError", "integer in 1..1000"),
