@@ -1,14 +1,13 @@
 """`sensorimotor serve`: a policy for robots and programs elsewhere."""
 
-import os
 import time
 
 import torch
 
 from ..configs.verbs import ServeConfig
 from ..policies.factory import load
+from ..policies.remote.client import find_token
 from ..policies.remote.connection import is_loopback
-from ..policies.remote.remote import TOKEN
 from ..policies.remote.wire import require_serving
 from ..real.server import HEALTH, PolicyServer, ServerConfig
 from ..training.signals import stop_on_signal
@@ -24,7 +23,7 @@ def run(config: ServeConfig, screen: Screen) -> int:
     server_config = ServerConfig(
         host=config.host,
         port=config.port,
-        token=config.token or os.environ.get(TOKEN) or None,
+        token=find_token(config.token),
         certificate=config.certificate,
         key=config.key,
         clients=config.clients,

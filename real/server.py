@@ -21,6 +21,7 @@ from typing import Any, Self
 from ..data.errors import ConfigError, RemoteError, SensorimotorError, TransportError
 from ..data.schema import to_mapping
 from ..policies.policy import Policy
+from ..policies.remote.client import check_token
 from ..policies.remote.connection import is_loopback
 from ..policies.remote.message import Greeting
 from ..policies.remote.wire import encode, require_serving
@@ -77,10 +78,8 @@ class ServerConfig:
         for name in ("heartbeat_s", "send_s", "finish_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be positive and finite, got {getattr(self, name)}")
-        if self.token is not None and not self.token.strip():
-            raise ConfigError(
-                "token is empty; give a long random one, or none for clients on this machine only"
-            )
+        if self.token is not None:
+            check_token(self.token)
         if self.token is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host {self.host} can be reached by others, which needs a token: set SENSORIMOTOR_TOKEN, "

@@ -4,11 +4,10 @@ The server sends a map of metadata, then answers every map of observations with 
 frame is its traceback, after which it closes. It takes one observation per call, and answers no pings while it infers.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from ...data.errors import ConfigError, RemoteError, SpecError
 from ...data.spec import Spec
-from ..policy import Policy, start_with
+from ..policy import start_with
+from .client import Client, check_actions, token_for
 from .connection import Connection, ConnectionConfig
 from .image import resize_with_pad
 from .message import to_tensor
-from .remote import TOKEN, check_actions
 from .wire import decode, encode
 
 
@@ -56,7 +55,7 @@ class OpenPiConfig:
             raise ConfigError(f"every observation needs a key of its own on the server, got {theirs}")
 
 
-class OpenPiPolicy(Policy):
+class OpenPiPolicy(Client):
     """A policy behind openpi's protocol, one call per chunk.
 
     The server draws its own noise: the generator has no influence, and further samples are further calls.
@@ -99,7 +98,7 @@ class OpenPiPolicy(Policy):
             )
         self._clock = clock
         self.metadata: Mapping[str, Any] = {}
-        api_key = api_key if api_key is not None else os.environ.get(TOKEN) or None
+        api_key = token_for(config.connection.url, api_key)
         headers = {} if api_key is None else {"Authorization": f"Api-Key {api_key}"}
         self.connection = Connection(
             config.connection, greet=self._meet, headers=headers, generator=generator, clock=clock
@@ -109,16 +108,6 @@ class OpenPiPolicy(Policy):
         except BaseException:
             self.connection.close()
             raise
-
-    def close(self) -> None:
-        """Leave the server."""
-        self.connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        self.close()
 
     def _meet(self, frame: bytes) -> None:
         self.metadata = decode(frame, limit=self.config.connection.max_bytes)

@@ -7,8 +7,6 @@ compute alike: the generator's state travels to the server and comes back advanc
 import concurrent.futures
 import itertools
 import json
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -17,18 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.errors import ConfigError, RemoteError, SpecError
+from ...data.errors import ConfigError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
 from ..origin import OffsetActions
-from ..policy import GenerativePolicy, Policy
+from ..policy import GenerativePolicy
 from ..sampling import OwnSampler, SamplerConfig, Trace
-from .connection import ConnectionConfig, host_of, is_loopback
+from .client import Client, check_actions, token_for
+from .connection import ConnectionConfig
 from .message import generator_state, restore_generator, take_array, to_array, to_tensor
 from .service import Answer, ForgottenError, Service, follow
-
-TOKEN = "SENSORIMOTOR_TOKEN"  # the environment variable that holds the token, if no argument does
 
 
 def connect(
@@ -54,11 +51,7 @@ def connect(
         SpecError: if its policy does not fit `spec`.
     """
     config = ConnectionConfig(url=where) if isinstance(where, str) else where
-    token = token if token is not None else os.environ.get(TOKEN) or None
-    if token is not None and config.url.startswith("ws://") and not is_loopback(host_of(config.url)):
-        warnings.warn(
-            f"the token travels to {config.url} unencrypted; use wss:// beyond this machine", stacklevel=2
-        )
+    token = token_for(config.url, token)
     service = Service(config, token=token, spec=spec, generator=generator)
     try:
         return (RemoteGenerativePolicy if service.greeting.generative else RemotePolicy)(service)
@@ -67,7 +60,7 @@ def connect(
         raise
 
 
-class RemotePolicy(Policy):
+class RemotePolicy(Client):
     """A policy that samples in another process."""
 
     config: ConnectionConfig
@@ -75,22 +68,12 @@ class RemotePolicy(Policy):
     def __init__(self, service: Service) -> None:
         """Speak through a service that has been reached; `connect` makes both."""
         super().__init__(service.greeting.spec, service.config)
-        self.service = service
+        self.service, self.connection = service, service.connection
 
     @property
     def name(self) -> str:
         """What the server calls the policy."""
         return self.service.greeting.policy
-
-    def close(self) -> None:
-        """Leave the server."""
-        self.service.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *rest: object) -> None:
-        self.close()
 
     def sample(
         self,
@@ -110,7 +93,7 @@ class RemotePolicy(Policy):
         future = self.submit(
             observation, samples=samples, generator=generator, prefix=prefix, deadline_s=deadline_s
         )
-        return self.service.connection.wait(future, deadline_s=deadline_s)
+        return self.connection.wait(future, deadline_s=deadline_s)
 
     def submit(
         self,
@@ -163,20 +146,6 @@ class RemotePolicy(Policy):
         if generator is not None:
             restore_generator(generator, take_array(answer, "state"))
         return to_tensor(chunks)
-
-
-def check_actions(array: np.ndarray[Any, Any], shape: tuple[int, ...], *, server: str) -> None:
-    """Raise unless an array holds finite actions of this shape."""
-    if array.shape != shape or array.dtype.kind != "f":
-        raise RemoteError(
-            f"{server} answered with {array.dtype} of shape {array.shape}; floating-point actions of shape {shape} "
-            "were due"
-        )
-    if not np.isfinite(array).all():
-        bad = int(array.size - np.isfinite(array).sum())
-        raise RemoteError(
-            f"{server} answered with {bad} of {array.size} numbers that are not finite; refused"
-        )
 
 
 @dataclass

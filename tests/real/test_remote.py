@@ -18,6 +18,7 @@ from sensorimotor.policies.factory import build_policy
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.remote.connection import ConnectionConfig
 from sensorimotor.policies.remote.message import generator_state, restore_generator
+from sensorimotor.policies.remote.openpi import OpenPiConfig, OpenPiPolicy
 from sensorimotor.policies.remote.remote import RemoteGenerativePolicy, RemotePolicy, connect
 from sensorimotor.policies.sampling import DDIM, FlowEuler, OwnSampler, Trace
 from sensorimotor.policies.vla.config import VLAConfig
@@ -213,6 +214,18 @@ def test_a_token_that_would_travel_in_the_clear_is_warned_about() -> None:
     )  # an address for documentation: nobody is there
     with pytest.warns(UserWarning, match="unencrypted; use wss://"), pytest.raises(RemoteError):
         connect(far, token="secret")
+    spec = Spec(observation={"state": Field(shape=(3,))}, action=Field(shape=(2,)), control_hz=10)
+    with pytest.warns(UserWarning, match="unencrypted; use wss://"), pytest.raises(RemoteError):
+        OpenPiPolicy(OpenPiConfig(connection=far), spec, api_key="secret")
+
+
+@pytest.mark.parametrize("token", [" secret", "secret\n", "sec\rret"])
+def test_a_token_that_would_arrive_changed_is_refused_without_repeating_it(token: str, monkeypatch) -> None:
+    monkeypatch.setenv("SENSORIMOTOR_TOKEN", token)
+    for given in (token, None):
+        with pytest.raises(ConfigError, match="begins or ends with blanks") as caught:
+            connect("ws://127.0.0.1:1", token=given)
+        assert "secret" not in str(caught.value)
 
 
 def test_states_of_generators_travel_at_any_point() -> None:

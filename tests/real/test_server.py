@@ -232,7 +232,10 @@ def test_loopback_is_known_in_all_its_spellings() -> None:
     ("changes", "match"),
     [
         ({"port": 70_000}, "port must lie in"),
-        ({"token": " "}, "token is empty"),
+        *(
+            ({"token": token}, "token is empty, begins or ends with blanks")
+            for token in ("", " ", "x ", "x\ny")
+        ),
         ({"clients": 0}, "clients must be at least 1"),
         ({"send_s": float("inf")}, "send_s must be positive and finite"),
         ({"key": "server.key"}, "needs a certificate"),
