@@ -18,7 +18,15 @@ from torch import Tensor
 from ..data.errors import ConfigError, SensorimotorError, SpecError
 from ..data.schema import from_mapping
 from ..policies.policy import GenerativePolicy, Policy
-from ..policies.remote.message import check_version, restore_generator, take, take_array, to_array, to_tensor
+from ..policies.remote.message import (
+    check_version,
+    read_guide,
+    restore_generator,
+    take,
+    take_array,
+    to_array,
+    to_tensor,
+)
 from ..policies.remote.service import ForgottenError
 from ..policies.remote.wire import MAX_BYTES, PROTOCOL, WireError, decode, encode
 from ..policies.sampling import SamplerConfig, Trace
@@ -154,11 +162,15 @@ class Session:
     def _sampling(self, message: Mapping[str, Any], trace: Trace | None) -> dict[str, Any]:
         """Further arguments of `sample`, which only generative policies take."""
         noise, text = _floats(message, "noise"), take(message, "sampler", str, optional=True)
+        guide = take(message, "guide", dict, optional=True)
         if not isinstance(self.policy, GenerativePolicy):
-            if noise is not None or text is not None or trace is not None:
-                raise SpecError(f"{type(self.policy).__name__} takes neither noise nor sampler nor trace")
+            if any(given is not None for given in (noise, text, guide, trace)):
+                raise SpecError(
+                    f"{type(self.policy).__name__} takes neither noise nor sampler nor guide nor trace"
+                )
             return {}
-        return {"noise": noise, "sampler": self._sampler(text), "trace": trace}
+        guide = None if guide is None else read_guide(guide)
+        return {"noise": noise, "sampler": self._sampler(text), "guide": guide, "trace": trace}
 
     def _sampler(self, text: str | None) -> SamplerConfig | None:
         if text is None:

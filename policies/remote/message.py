@@ -8,7 +8,7 @@ The server speaks first: a greeting that says which protocol and policy this is.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from ...data.errors import RemoteError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.spec import Spec
+from ..guidance import ChunkGuide, Guidance
 from ..origin import OffsetActions
 from ..policy import GenerativePolicy, Policy
 from .wire import PROTOCOL, WireError
@@ -202,6 +203,32 @@ def to_array(tensor: Tensor) -> np.ndarray[Any, Any]:
 def to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     """An array from the wire as a tensor of its own memory: what comes from the wire is read-only."""
     return torch.from_numpy(array.copy())
+
+
+def guide_entries(guide: ChunkGuide) -> dict[str, Any]:
+    """A guide for the wire; inverse of `read_guide`."""
+    counts = {name: torch.as_tensor(getattr(guide, name)).numpy(force=True) for name in ("delay", "end")}
+    settings = {f.name: getattr(guide, f.name) for f in fields(Guidance)}
+    return {"previous": to_array(guide.previous), **counts, **settings, "beta": float(guide.beta)}
+
+
+def read_guide(entries: Mapping[Any, Any]) -> ChunkGuide:
+    """A guide that came from the wire.
+
+    Raises:
+        WireError: if an entry is absent or of another type.
+        ConfigError: for settings that cannot be.
+    """
+    previous = take_array(entries, "previous")
+    counts = {name: take_array(entries, name) for name in ("delay", "end")}
+    if previous.dtype.kind != "f" or any(n.dtype.kind != "i" or n.size == 0 for n in counts.values()):
+        raise WireError(
+            "a guide's previous chunk must hold floating-point numbers, its delay and end integers"
+        )
+    settings = {f.name: take(entries, f.name, float if f.name == "beta" else str) for f in fields(Guidance)}
+    return ChunkGuide(
+        previous=to_tensor(previous), **{name: to_tensor(n) for name, n in counts.items()}, **settings
+    )
 
 
 def generator_state(generator: torch.Generator) -> np.ndarray[Any, Any]:

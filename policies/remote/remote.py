@@ -19,12 +19,13 @@ from ...data.errors import ConfigError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.schema import from_mapping, to_mapping
 from ...data.spec import Spec
+from ..guidance import ChunkGuide
 from ..origin import OffsetActions
 from ..policy import GenerativePolicy
 from ..sampling import OwnSampler, SamplerConfig, Trace
 from .client import Client, check_actions, token_for
 from .connection import ConnectionConfig
-from .message import generator_state, restore_generator, take_array, to_array, to_tensor
+from .message import generator_state, guide_entries, restore_generator, take_array, to_array, to_tensor
 from .service import Answer, ForgottenError, Service, follow
 
 
@@ -250,6 +251,7 @@ class RemoteGenerativePolicy(RemotePolicy, OffsetActions, GenerativePolicy):
         prefix: Tensor | None = None,
         noise: Tensor | None = None,
         sampler: SamplerConfig | OwnSampler | None = None,
+        guide: ChunkGuide | None = None,
         trace: Trace | None = None,
         deadline_s: float | None = None,
     ) -> Tensor:
@@ -258,6 +260,7 @@ class RemoteGenerativePolicy(RemotePolicy, OffsetActions, GenerativePolicy):
         entries = self._entries(observation, samples, generator, prefix)
         entries["noise"] = None if noise is None else to_array(noise)
         entries["sampler"] = self._sampler(sampler)
+        entries["guide"] = None if guide is None else guide_entries(guide)
         entries["trace"] = trace is not None
         answer = self.service.ask("sample", entries, deadline_s=deadline_s)
         if trace is not None:

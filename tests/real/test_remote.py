@@ -13,14 +13,18 @@ import sensorimotor
 from sensorimotor.data.errors import ConfigError, RemoteError, SpecError
 from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
+from sensorimotor.policies.asynchronous import Asynchronous
+from sensorimotor.policies.delivery import SimulatedDelay
 from sensorimotor.policies.execution import RecedingHorizon
 from sensorimotor.policies.factory import build_policy
+from sensorimotor.policies.guidance import ChunkGuide
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.remote.connection import ConnectionConfig
 from sensorimotor.policies.remote.message import generator_state, restore_generator
 from sensorimotor.policies.remote.openpi import OpenPiConfig, OpenPiPolicy
 from sensorimotor.policies.remote.remote import RemoteGenerativePolicy, RemotePolicy, connect
 from sensorimotor.policies.sampling import DDIM, FlowEuler, OwnSampler, Trace
+from sensorimotor.policies.scheduling import RealTimeChunking
 from sensorimotor.policies.vla.config import VLAConfig
 
 
@@ -77,6 +81,28 @@ def test_prefix_noise_sampler_and_trace_travel(policy, serve, reach) -> None:
         assert theirs.evaluations is not None
         assert torch.equal(mine.evaluations, theirs.evaluations)
         assert theirs.energy is None
+
+
+@pytest.mark.parametrize("jacobian", ["vjp", "identity"])
+@pytest.mark.parametrize("delay", [2, torch.tensor([1, 3])])
+def test_a_guide_travels(policy, serve, reach, jacobian: Any, delay: int | Tensor) -> None:
+    previous = torch.randn(2, 8, 2, generator=seeded(1))
+    guide = ChunkGuide(previous=previous, delay=delay, end=6, beta=7, schedule="linear", jacobian=jacobian)
+    with meet(reach(serve(policy).url)) as remote:
+        mine, theirs = (p.sample(observe(), samples=2, guide=guide) for p in (policy, remote))
+        assert torch.equal(mine, theirs)
+        assert not torch.equal(mine, policy.sample(observe(), samples=2))
+
+
+def test_real_time_chunking_runs_on_a_served_policy(policy, serve, reach) -> None:
+    with meet(reach(serve(policy).url)) as remote:
+        runners = [
+            Asynchronous(p, RealTimeChunking(), SimulatedDelay(2), generator=seeded(0))
+            for p in (policy, remote)
+        ]
+        for step in range(12):
+            now = {"state": torch.randn(2, 3, generator=seeded(step))}
+            assert torch.equal(runners[0].act(now), runners[1].act(now))
 
 
 def test_a_sampler_set_on_the_client_is_used(policy, serve, reach) -> None:

@@ -351,6 +351,7 @@ NAMES = (
     "prefix",
     "noise",
     "sampler",
+    "guide",
 )
 LIES = (b"\xdd\xff\xff\xff\xff", b"\x91" * 5000, b"\xc7\xff\x01", b"\xc6\x7f\xff\xff\xff", bytes(LIMIT + 1))
 

@@ -24,6 +24,15 @@ NOISE = HEAD | {
     "s": np.array(0.5, np.float32),
 }
 
+GUIDE = {
+    "previous": np.zeros((1, 8, 2), np.float32),
+    "delay": np.array(2),
+    "end": np.array(6),
+    "beta": 5.0,
+    "schedule": "exp",
+    "jacobian": "vjp",
+}
+
 
 def twisted(*, left: int, position: int) -> np.ndarray:
     """A generator's state that would have torch read beyond its words."""
@@ -72,6 +81,16 @@ def test_an_answer_repeats_the_number_and_holds_the_chunks(session: Session, pol
         ({"prefix": np.zeros((1, 9, 2), np.float32)}, "SpecError", "prefix has shape"),
         ({"prefix": np.zeros((1, 2, 2), np.int64)}, "SpecError", "prefix must hold floating-point"),
         ({"noise": np.zeros((1, 2, 8, 2), np.float32)}, "SpecError", "noise has shape"),
+        ({"guide": []}, "WireError", "guide must be dict, got list"),
+        ({"guide": {}}, "WireError", "previous must be ndarray"),
+        ({"guide": GUIDE | {"end": 8}}, "WireError", "end must be ndarray, got int"),
+        ({"guide": GUIDE | {"end": np.zeros(0, np.int64)}}, "WireError", "its delay and end integers"),
+        ({"guide": GUIDE | {"delay": np.array(0.5)}}, "WireError", "its delay and end integers"),
+        ({"guide": GUIDE | {"delay": np.array(9)}}, "SpecError", r"delay must lie in 0\.\.8, got 9"),
+        ({"guide": GUIDE | {"previous": STATE.astype(np.int32)}}, "WireError", "floating-point numbers"),
+        ({"guide": GUIDE | {"previous": STATE}}, "SpecError", r"needed is \(1, 8, 2\)"),
+        ({"guide": GUIDE | {"beta": float("inf")}}, "ConfigError", "beta must be positive and finite"),
+        ({"guide": GUIDE | {"jacobian": "vpj"}}, "ConfigError", "did you mean 'vjp'"),
         ({"state": np.zeros(5, np.uint8)}, "WireError", "must be that of a CPU generator"),
         (
             {"state": torch.Generator().get_state().numpy() * 0},
