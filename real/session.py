@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -225,27 +224,22 @@ class Session:
         return {"value": to_array(ask(x.to(self.policy.device), s.to(self.policy.device), condition))}
 
     def _observation(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The observation with every array fit for its field; shapes are the policy's to check."""
+        """The observation with every entry of its field's kind; shapes are the policy's to check."""
         observation: dict[str, Any] = {}
         for key, value in take(message, "observation", dict).items():
             field = self.policy.spec.observation.get(key)
-            if _is_text(value) and (field is None or np.dtype(field.dtype).kind == "U"):
-                observation[key] = value
-            elif field is None:
+            if field is None:
                 raise SpecError(
                     f"observation {str(key)[:40]!r} is unknown; the policy needs {list(self.policy.spec.observation)}"
                 )
-            else:
-                array = take_array({key: value}, key)
-                if (field.dtype == "uint8") != (array.dtype == "uint8") or array.dtype.kind not in "fiub":
-                    raise SpecError(f"observation {key!r} is {array.dtype}; the policy needs {field.dtype}")
-                observation[key] = to_tensor(array)
+            if field.is_text:
+                observation[key] = take({key: value}, key, list)
+                continue
+            array = take_array({key: value}, key)
+            if (field.dtype == "uint8") != (array.dtype == "uint8") or array.dtype.kind not in "fiub":
+                raise SpecError(f"observation {key!r} is {array.dtype}; the policy needs {field.dtype}")
+            observation[key] = to_tensor(array)
         return observation
-
-
-def _is_text(value: Any) -> bool:
-    """Whether this is a list of instructions, one for each row."""
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(words, str) for words in value)
 
 
 def _floats(message: Mapping[str, Any], name: str) -> Tensor | None:

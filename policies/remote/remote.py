@@ -131,14 +131,11 @@ class RemotePolicy(Client):
         }
 
     def _observation(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """What the spec names, and instructions, which are lists of words for each row."""
-        sent: dict[str, Any] = {}
-        for key, value in observation.items():
-            if isinstance(value, list | tuple):
-                sent[key] = list(value)
-            elif key in self.spec.observation:
-                sent[key] = to_array(value)
-        return sent
+        """What the spec names; text as lists of words, one entry per row."""
+        return {
+            key: list(observation[key]) if field.is_text else to_array(observation[key])
+            for key, field in self.spec.observation.items()
+        }
 
     def _chunks(self, answer: Answer, batch: int, samples: int, generator: torch.Generator | None) -> Tensor:
         chunks = take_array(answer, "chunks")

@@ -262,6 +262,12 @@ def test_states_of_generators_travel_at_any_point() -> None:
         assert torch.equal(torch.rand(5, generator=generator), torch.rand(5, generator=other))
 
 
+def test_what_the_spec_does_not_name_stays_here(policy, serve, reach) -> None:
+    more = observe() | {"ids": [1, 2], "force": torch.zeros(1)}
+    with connect(reach(serve(policy).url)) as remote:
+        assert torch.equal(remote.sample(more), policy.sample(more))
+
+
 def test_another_robots_spec_is_refused_before_anything_moves(policy, serve, reach) -> None:
     url = serve(policy).url
     wide = Spec(observation=policy.spec.observation, action=Field(shape=(7,), unit="m"), control_hz=10)

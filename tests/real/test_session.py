@@ -1,6 +1,8 @@
 """A conversation without a socket: what is refused, and what is forgotten."""
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 from sensorimotor.data.errors import ConfigError, TransportError
+from sensorimotor.data.spec import Field
 from sensorimotor.policies.policy import Policy
 from sensorimotor.policies.remote.wire import decode, encode
 from sensorimotor.real.session import Session, SessionConfig, read_request
@@ -148,9 +151,33 @@ def test_the_condition_used_longest_ago_is_forgotten(session: Session) -> None:
     assert kept == ["reply", "error", "reply"]
 
 
-def test_instructions_travel_as_words(session: Session) -> None:
+@pytest.mark.parametrize(
+    ("words", "kind", "match"),
+    [
+        ([["fold"]], "SpecError", "a list of strings, one per row"),
+        ([1], "SpecError", "a list of strings, one per row"),
+        (["fold", "unfold"], "SpecError", "the keys before it"),
+        ("fold", "WireError", "instruction must be list, got str"),
+        (STATE, "WireError", "instruction must be list, got ndarray"),
+    ],
+)
+def test_instructions_are_words_one_for_each_row(
+    make_flow: Callable[..., Policy], words: Any, kind: str, match: str
+) -> None:
+    class Told(Policy):
+        def sample(self, observation: Mapping[str, Any], *, samples: int = 1, **rest: Any) -> torch.Tensor:
+            self.check_observation(observation)
+            assert observation["instruction"] == ["fold the towel"]
+            return torch.zeros(1, samples, 8, 2)
+
+    spec = make_flow().spec
+    told = {**spec.observation, "instruction": Field(shape=(), dtype="str")}
+    session = Session(Told(replace(spec, observation=told)), SessionConfig())
     seen = {"state": STATE, "instruction": ["fold the towel"]}
     assert tell(session, SAMPLE | {"observation": seen})["kind"] == "reply"
+    answer = tell(session, SAMPLE | {"observation": seen | {"instruction": words}})
+    assert (answer["kind"], answer["type"]) == ("error", kind)
+    assert match in answer["message"]
 
 
 def test_two_conversations_share_nothing(policy: Policy) -> None:
