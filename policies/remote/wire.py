@@ -45,11 +45,14 @@ def encode(message: Mapping[str, Any]) -> bytes:
         message: str, bytes, bool, int, float and None in maps and lists, and numpy arrays and scalars.
 
     Raises:
-        WireError: for an array that has no place on the wire.
+        WireError: for what has no place on the wire.
     """
     import msgpack
 
-    return msgpack.Packer(default=_pack_array).pack(message)
+    try:
+        return msgpack.Packer(default=_pack_array).pack(message)
+    except (ValueError, OverflowError) as error:  # text that is no Unicode, too deep a nesting
+        raise WireError(f"a message cannot be written as msgpack: {error}") from error
 
 
 def decode(frame: bytes, *, limit: int = MAX_BYTES) -> dict[str, Any]:
