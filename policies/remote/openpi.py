@@ -19,7 +19,7 @@ from ..policy import start_with
 from .client import Client, check_actions, token_for
 from .connection import Connection, ConnectionConfig
 from .image import resize_with_pad
-from .message import to_tensor
+from .message import to_array, to_tensor
 from .wire import decode, encode
 
 
@@ -31,7 +31,7 @@ class OpenPiConfig:
         connection: where it is; without heartbeats, since it answers none while it infers.
         keys: (our key, the key of its policy) for every observation of the spec.
         image_size: pictures are scaled and padded to this many pixels squared; None sends them as they are.
-        prompt: what the robot should do; empty sends none.
+        prompt: what the robot should do; empty sends none, as for specs with an instruction, which goes where `keys` says.
         prompt_key: where the prompt goes.
     """
 
@@ -50,8 +50,8 @@ class OpenPiConfig:
     def __post_init__(self) -> None:
         if self.image_size is not None and self.image_size < 1:
             raise ConfigError(f"image_size must be at least 1 or none, got {self.image_size}")
-        theirs = [key for _, key in self.keys]
-        if len(set(theirs)) != len(theirs) or self.prompt_key in theirs:
+        theirs = [key for _, key in self.keys] + [self.prompt_key] * bool(self.prompt)
+        if len(set(theirs)) != len(theirs):
             raise ConfigError(f"every observation needs a key of its own on the server, got {theirs}")
 
 
@@ -114,7 +114,7 @@ class OpenPiPolicy(Client):
 
     def sample(
         self,
-        observation: Mapping[str, Tensor],
+        observation: Mapping[str, Any],
         *,
         samples: int = 1,
         generator: torch.Generator | None = None,
@@ -129,6 +129,8 @@ class OpenPiPolicy(Client):
         """
         batch = self.check_observation(observation)
         self.check_prefix(prefix, batch)
+        if samples < 1 or batch < 1:
+            raise SpecError(f"{samples} samples of {batch} observations; at least one of each is needed")
         wait = self.config.connection.deadline_s if deadline_s is None else deadline_s
         end = self._clock() + wait
         chunks = []
@@ -139,11 +141,14 @@ class OpenPiPolicy(Client):
                 chunks.append(self._chunk(self.connection.call(lambda _, f=frame: f, deadline_s=left)))
         return start_with(torch.stack(chunks).unflatten(0, (batch, samples)), prefix)
 
-    def _request(self, observation: Mapping[str, Tensor], row: int) -> dict[str, Any]:
+    def _request(self, observation: Mapping[str, Any], row: int) -> dict[str, Any]:
         names = dict(self.config.keys)
         request: dict[str, Any] = {self.config.prompt_key: self.config.prompt} if self.config.prompt else {}
         for key, field_ in self.spec.observation.items():
-            value = observation[key][row, -1].detach().cpu().numpy()
+            if field_.is_text:
+                request[names[key]] = observation[key][row]
+                continue
+            value = to_array(observation[key][row, -1])
             size = self.config.image_size
             if field_.dtype == "uint8" and size is not None:
                 value = resize_with_pad(value, size, size)
@@ -167,5 +172,8 @@ class OpenPiPolicy(Client):
             raise RemoteError(
                 f"{server} sent actions of shape {actions.shape}; ({horizon}, {width}) is needed"
             )
+        if actions.dtype.kind == "f":  # first, since what is finite may be too large for float32
+            with np.errstate(over="ignore"):
+                actions = actions.astype(np.float32)
         check_actions(actions[:horizon], (horizon, width), server=server)
-        return to_tensor(actions[:horizon].astype(np.float32))
+        return to_tensor(actions[:horizon])

@@ -1,6 +1,7 @@
 """Against a server that speaks openpi's protocol as openpi's own does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from sensorimotor.data.errors import ConfigError, RemoteError, SpecError
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.remote.openpi import OpenPiConfig, OpenPiPolicy
-from sensorimotor.policies.remote.wire import decode, encode
+from sensorimotor.policies.remote.wire import WireError, decode, encode
 
 SPEC = Spec(
     observation={"image.base": Field(shape=(48, 64, 3), dtype="uint8"), "state": Field(shape=(4,))},
@@ -86,6 +87,17 @@ def test_rows_and_samples_are_calls_in_order(ask) -> None:
     assert len(set(states)) == 2
 
 
+def test_every_row_is_told_its_own_instruction(fake_server, reach) -> None:
+    server = Server(CHUNK)
+    spec = replace(SPEC, observation={**SPEC.observation, "instruction": Field(shape=(), dtype="str")})
+    keys = (*OpenPiConfig().keys, ("instruction", "prompt"))
+    with OpenPiPolicy(OpenPiConfig(connection=reach(fake_server(server)), keys=keys), spec) as policy:
+        policy.sample(observation(2) | {"instruction": ["fold", "unfold"]})
+        assert [request["prompt"] for request in server.requests] == ["fold", "unfold"]
+        with pytest.raises(SpecError, match="0 samples of 1 observations"):
+            policy.sample(observation(1) | {"instruction": ["fold"]}, samples=0)
+
+
 def test_a_chunk_begins_with_its_prefix(ask) -> None:
     chunks, _ = ask(CHUNK, prefix=torch.full((1, 2, 3), 7.0))
     assert (chunks[0, 0, :2] == 7).all()
@@ -105,6 +117,7 @@ def test_a_longer_chunk_is_cut(ask) -> None:
         (CHUNK[None], r"actions of shape \(1, 5, 3\)"),
         (np.where(CHUNK == 7, np.nan, CHUNK), "1 of 15 numbers that are not finite"),
         (np.where(CHUNK == 7, np.inf, CHUNK), "1 of 15 numbers that are not finite"),
+        (np.where(CHUNK == 7, 1e300, CHUNK.astype(np.float64)), "1 of 15 numbers that are not finite"),  # in float32
         (CHUNK.astype(np.int64), "int64 of shape"),
         ([[0.0] * 3] * 5, r"without `actions`; it sent \['actions', 'server_timing'\]"),
         (None, "without `actions`"),
@@ -169,7 +182,7 @@ def test_metadata_with_an_extension_type_is_refused(fake_server, reach) -> None:
         peer.send(msgpack.packb({"x": msgpack.ExtType(5, b"abc")}))
         peer.recv()
 
-    with pytest.raises(Exception, match="an extension, which is refused"):
+    with pytest.raises(WireError, match="an extension, which is refused"):
         OpenPiPolicy(OpenPiConfig(connection=reach(fake_server(handler))), SPEC)
 
 
@@ -186,7 +199,7 @@ def test_specs_that_openpi_cannot_serve_are_refused() -> None:
     [
         ({"image_size": 0}, "image_size must be at least 1"),
         ({"keys": (("a", "x"), ("b", "x"))}, "a key of its own"),
-        ({"keys": (("a", "prompt"),)}, "a key of its own"),
+        ({"keys": (("a", "prompt"),), "prompt": "fold the towel"}, "a key of its own"),
     ],
 )
 def test_impossible_mappings_are_refused(changes: dict[str, Any], match: str) -> None:
