@@ -1,5 +1,6 @@
 """How long a plan is under way: a fixed number of control steps in simulation, a worker thread on a robot."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -111,14 +112,16 @@ class _Running:
     """A plan in the hands of the worker."""
 
     def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
-        self.plan, self.clock, self.future = plan, clock, Future[Tensor]()
+        self.plan: Plan | None = plan
+        self.clock, self.future = clock, Future[Tensor]()
         self.asked = self.finished = clock()
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        plan = self.plan
+        if plan is None or not self.future.set_running_or_notify_cancel():
             return
         try:
-            chunks = self.plan()
+            chunks = plan()
         except BaseException as error:  # whatever it is, it belongs to the one who waits for the result
             self.future.set_exception(error)
         else:
@@ -135,7 +138,12 @@ class _Running:
         return delay_steps(self.finished - self.asked, control_hz)
 
     def cancel(self) -> bool:
-        return self.future.cancel()
+        never = self.future.cancel()
+        if (
+            never
+        ):  # it stays in the queue, which behind a plan that never ends must not fill with observations
+            self.plan = None
+        return never
 
 
 class Worker:
@@ -153,7 +161,7 @@ class Worker:
         """
         self.expected, self.clock = expected, clock
         self._waiting: queue.SimpleQueue[_Running | None] = queue.SimpleQueue()
-        self._closed = False
+        self._closed, self._closing = False, threading.Lock()
         self._thread = threading.Thread(target=self._work, name="planning", daemon=True)
         self._thread.start()
 
@@ -174,20 +182,27 @@ class Worker:
         Returns:
             Whether the thread has ended.
         """
-        if not self._closed:
-            self._closed = True
-            while not self._waiting.empty():
-                if (running := self._waiting.get()) is not None:
-                    running.cancel()
-            self._waiting.put(None)
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._forget()
+                self._waiting.put(None)
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def _forget(self) -> None:
+        """Cancel what waits; the thread may take some of it at the same time."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (running := self._waiting.get_nowait()) is not None:
+                    running.cancel()
+
     def _begin(self, plan: Plan) -> _Running:
-        if self._closed:
-            raise ConfigError("this worker is closed and plans no more; make a new Worker")
         running = _Running(plan, self.clock)
-        self._waiting.put(running)
+        with self._closing:  # what came behind the end of the queue would be waited for in vain
+            if self._closed:
+                raise ConfigError("this worker is closed and plans no more; make a new Worker")
+            self._waiting.put(running)
         return running
 
     def _work(self) -> None:

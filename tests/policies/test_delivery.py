@@ -1,6 +1,8 @@
 """Planning in a thread: nothing is lost, nothing hangs, errors arrive where they are expected."""
 
+import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -179,6 +181,37 @@ def test_closing_ends_the_thread_and_forgets_what_had_not_begun(policy: Gated) -
     assert _cancelled(never)
     with pytest.raises(ConfigError, match="closed and plans no more"):
         worker.submit(lambda: torch.zeros(1), 0)
+
+
+def test_a_worker_may_be_closed_at_any_moment() -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the threads meet everywhere
+    try:
+        for _ in range(500):
+            worker = Worker()
+            for _ in range(3):
+                worker.submit(lambda: torch.zeros(0), 0)
+            closing = threading.Thread(target=worker.close, daemon=True)
+            closing.start()
+            closing.join(LONG)
+            assert not closing.is_alive()
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_what_was_given_up_behind_a_plan_that_never_ends_is_not_kept(policy: Gated, worker: Worker) -> None:
+    class Observation:
+        """As large as a picture."""
+
+    policy.gate.acquire()
+    worker.submit(lambda: policy.sample({"state": torch.zeros(1, 1, 1)}), 0)
+    seen = Observation()
+    kept = weakref.ref(seen)
+    pending = worker.submit(lambda seen=seen: torch.zeros(0), 0)
+    del seen
+    assert pending.cancel()
+    assert kept() is None
+    assert pending.cancel()
 
 
 def _cancelled(pending: Pending) -> bool:

@@ -117,7 +117,10 @@ def test_a_longer_chunk_is_cut(ask) -> None:
         (CHUNK[None], r"actions of shape \(1, 5, 3\)"),
         (np.where(CHUNK == 7, np.nan, CHUNK), "1 of 15 numbers that are not finite"),
         (np.where(CHUNK == 7, np.inf, CHUNK), "1 of 15 numbers that are not finite"),
-        (np.where(CHUNK == 7, 1e300, CHUNK.astype(np.float64)), "1 of 15 numbers that are not finite"),  # in float32
+        (
+            np.where(CHUNK == 7, 1e300, CHUNK.astype(np.float64)),
+            "1 of 15 numbers that are not finite",
+        ),  # in float32
         (CHUNK.astype(np.int64), "int64 of shape"),
         ([[0.0] * 3] * 5, r"without `actions`; it sent \['actions', 'server_timing'\]"),
         (None, "without `actions`"),
