@@ -187,7 +187,7 @@ def test_a_worker_may_be_closed_at_any_moment() -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # so that the threads meet everywhere
     try:
-        for _ in range(500):
+        for _ in range(5000):
             worker = Worker()
             for _ in range(3):
                 worker.submit(lambda: torch.zeros(0), 0)
