@@ -19,6 +19,7 @@ from .delivery import Delivery, Pending
 from .guidance import ChunkGuide
 from .planning import PlanningRunner
 from .policy import GenerativePolicy, Policy
+from .sampling import OwnSampler
 from .scheduling import (
     DelayForecast,
     HardOverwrite,
@@ -91,11 +92,8 @@ class Asynchronous(PlanningRunner):
             ConfigError: if the mode does not fit the policy or the expected delay.
         """
         super().__init__(policy, generator, 1, clock)
-        if isinstance(mode, RealTimeChunking) and not isinstance(policy, GenerativePolicy):
-            raise ConfigError(
-                f"RealTimeChunking guides a generative policy; {type(policy).__name__} is none, use NaiveAsync, "
-                "HardOverwrite or TemporalMerge"
-            )
+        if isinstance(mode, RealTimeChunking):
+            _check_guidable(policy)
         if patience is not None and patience < 1:
             raise ConfigError(f"patience must be at least 1 control step, or None, got {patience}")
         check_delay(mode, policy.spec, delivery.expected)
@@ -266,6 +264,20 @@ class Asynchronous(PlanningRunner):
         self.held += int((~moving).sum())
         self._last = action
         return action.clone()
+
+
+def _check_guidable(policy: Policy) -> None:
+    """Raise now instead of at the second chunk."""
+    if not isinstance(policy, GenerativePolicy):
+        raise ConfigError(
+            f"RealTimeChunking guides a generative policy; {type(policy).__name__} is none, use NaiveAsync, "
+            "HardOverwrite or TemporalMerge"
+        )
+    if isinstance(policy.sampler, OwnSampler):
+        raise ConfigError(
+            f"RealTimeChunking cannot guide {type(policy.sampler).__name__}, which steps with no velocity; "
+            "use DDIM, DDPM, DPMSolver, FlowEuler or FlowHeun, or NaiveAsync, HardOverwrite or TemporalMerge"
+        )
 
 
 def _rows(chunks: Tensor, row: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from sensorimotor.policies.delivery import SimulatedDelay
 from sensorimotor.policies.execution import RecedingHorizon
 from sensorimotor.policies.guidance import ChunkGuide, Guidance
 from sensorimotor.policies.policy import Policy
+from sensorimotor.policies.sampling import OwnSampler
 from sensorimotor.policies.scheduling import (
     HardOverwrite,
     Mode,
@@ -288,7 +289,11 @@ def test_a_late_chunk_is_used_before_its_successor_and_dropped_after_it() -> Non
     assert (runner.dropped, runner.given_up) == (1, 1)
 
 
-def test_what_does_not_fit_is_refused_before_anything_moves() -> None:
+def test_what_does_not_fit_is_refused_before_anything_moves(gaussian: Callable) -> None:
+    unguided = gaussian(0.0, 1.0, horizon=8)
+    unguided.sampler = OwnSampler()
+    with pytest.raises(ConfigError, match="cannot guide OwnSampler, which steps with no velocity; use DDIM"):
+        asynchronous(unguided, RealTimeChunking(every=4), 1)
     with pytest.raises(ConfigError, match="Diary is none, use NaiveAsync"):
         asynchronous(Diary(), RealTimeChunking(), 1)
     with pytest.raises(ConfigError, match="patience must be at least 1"):
