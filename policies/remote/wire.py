@@ -29,9 +29,9 @@ class WireError(TransportError):
 
 def require_serving() -> None:
     """Raise unless the packages of the `serve` extra are there."""
-    try:
+    try:  # with what connecting needs, so that no call's deadline has to pay for the import
         import msgpack  # noqa: F401
-        import websockets  # noqa: F401
+        import websockets.asyncio.client  # noqa: F401
     except ImportError as error:
         raise ConfigError(
             f"policy servers need {error.name}; install it with: pip install 'sensorimotor[serve]'"
