@@ -93,7 +93,7 @@ class Greeting:
         """
         check_version(message)
         if message.get("kind") != "greeting":
-            raise WireError(f"the server began with {message.get('kind')!r} instead of a greeting")
+            raise WireError(f"the server began with {message.get('kind')!r:.40} instead of a greeting")
         statistics = {}
         for key, pair in take(message, "statistics", dict).items():
             if not isinstance(key, str) or not isinstance(pair, dict):
@@ -167,7 +167,7 @@ def check_version(message: Mapping[str, Any]) -> None:
     """Raise unless the other side speaks this protocol."""
     if message.get("version") != PROTOCOL:
         raise RemoteError(
-            f"the other side speaks protocol {message.get('version')!r}, this one {PROTOCOL}; "
+            f"the other side speaks protocol {message.get('version')!r:.40}, this one {PROTOCOL}; "
             "run the same version of sensorimotor on both, or use OpenPiPolicy for a server of openpi"
         )
 

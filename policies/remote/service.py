@@ -117,7 +117,7 @@ class Service:
         if answer.get("kind") != "reply" or answer.get("id") != number:
             self.connection.drop()  # or every later answer would be that of the request before
             raise RemoteError(
-                f"{self.config.url} sent {answer.get('kind')!r} {answer.get('id')!r} where the reply {number} was due"
+                f"{self.config.url} sent {answer.get('kind')!r:.40} {answer.get('id')!r:.40} where the reply {number} was due"
             )
         return answer
 
