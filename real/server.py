@@ -145,11 +145,12 @@ class PolicyServer:
         self._thread.start()
         try:
             self._listening.result(self.config.finish_s)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._inference.shutdown(wait=False)
+            why = getattr(error, "strerror", None) or error
             raise RemoteError(
-                f"cannot listen on {self.config.host}:{self.config.port}: {error.strerror or error}; "
-                "choose another port"
+                f"cannot listen on {self.config.host}:{self.config.port}: {why}; choose another port, "
+                "or a host that is this machine"
             ) from error
         return self
 

@@ -287,6 +287,11 @@ def test_a_port_in_use_is_said(policy, serve) -> None:
         serve(policy, port=taken.getsockname()[1])
 
 
+def test_a_host_that_is_none_is_said(policy, serve) -> None:
+    with pytest.raises(RemoteError, match=r"cannot listen on a\.\.b:0: .*or a host that is this machine"):
+        serve(policy, host="a..b", token="secret")
+
+
 def test_stopping_finishes_the_chunk_under_way_and_refuses_the_next(gated, serve) -> None:
     server = serve(gated)
     with dial(server.url) as client:
