@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..data.errors import CheckpointError
 from ..data.normalizer import Normalizer
@@ -36,7 +37,10 @@ def read_robomimic_checkpoint(
     """
     path = Path(path)
     held = _open(path)
-    settings = json.loads(held["config"])
+    try:
+        settings = json.loads(held["config"])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged: its config is not JSON: {error}") from error
     algorithm, steps = _algorithm(path, held, settings)
     parts = _parts(path, held, settings, groups)
     _check_version(path, held)
@@ -51,7 +55,7 @@ def read_robomimic_checkpoint(
     config = RobomimicConfig(
         algorithm=algorithm, chunk=chunk, settings=json.dumps(own, sort_keys=True), parts=parts
     )
-    policy = RobomimicPolicy(config, chunk.apply(spec), _normalizer(held, parts, spec))
+    policy = RobomimicPolicy(config, chunk.apply(spec), _normalizer(path, held, settings, parts, spec))
     try:
         policy.nets.load_state_dict(held["model"])
     except RuntimeError as error:
@@ -81,7 +85,8 @@ def _check_version(path: Path, held: Mapping[str, Any]) -> None:
     """Robosuite 1.5 lists the numbers of `object` in another order than the versions before it."""
     made = held["env_metadata"]
     words = str(made.get("env_version", "1.4")).split(".")
-    if made.get("type") == _ROBOSUITE and tuple(map(int, words[:2])) < (1, 5):
+    release = tuple(int(word) for word in words[:2] if word.isdigit())
+    if made.get("type") == _ROBOSUITE and release < (1, 5):
         raise CheckpointError(
             f"{path} was trained on robosuite {'.'.join(words)}, whose `object` is laid out differently from that of "
             "1.5; train it again on demonstrations of 1.5, or recorded ones read by sensorimotor"
@@ -137,14 +142,41 @@ def _spec(parts: tuple[Part, ...], *, width: int, control_hz: float) -> Spec:
     )
 
 
-def _normalizer(held: Mapping[str, Any], parts: tuple[Part, ...], spec: Spec) -> Normalizer:
-    """What the file scales observations by, if it does; actions are left as they are."""
-    known = held.get("obs_normalization_stats") or {}
+def _normalizer(
+    path: Path, held: Mapping[str, Any], settings: Mapping[str, Any], parts: tuple[Part, ...], spec: Spec
+) -> Normalizer:
+    """What the file scales observations and, since robomimic 0.4, actions by."""
     fields = {**spec.observation, "action": spec.action}
     statistics = {key: (torch.zeros(field.shape), torch.ones(field.shape)) for key, field in fields.items()}
+    known = held.get("obs_normalization_stats") or {}
     for part in parts:
         if part.name in known:
             offset, scale = statistics[part.key]
-            offset[part.begin : part.end] = torch.tensor(known[part.name]["mean"]).flatten()
-            scale[part.begin : part.end] = torch.tensor(known[part.name]["std"]).flatten()
+            offset[part.begin : part.end], scale[part.begin : part.end] = _affine(known[part.name])
+    if commanded := held.get("action_normalization_stats"):
+        statistics["action"] = _affine_of_actions(path, commanded, settings["train"], spec.action_dim)
     return Normalizer(statistics)
+
+
+def _affine(stats: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Offset and scale (D,); robomimic 0.3 calls them mean and std."""
+    names = ("offset", "scale") if "offset" in stats else ("mean", "std")
+    return torch.tensor(stats[names[0]]).flatten(), torch.tensor(stats[names[1]]).flatten()
+
+
+def _affine_of_actions(
+    path: Path, stats: Mapping[str, Any], train: Mapping[str, Any], width: int
+) -> tuple[Tensor, Tensor]:
+    """Offset and scale (A,), in the order in which the file lays the parts of an action side by side."""
+    keys = train.get("action_keys", list(stats))
+    formats = {key: train.get("action_config", {}).get(key, {}).get("format") for key in keys}
+    if turned := [key for key, form in formats.items() if form == "rot_6d"]:
+        raise CheckpointError(
+            f"{path} commands {turned} as rotations of 6 numbers, which robomimic turns into angles while acting; "
+            "converted are actions as the robot takes them: train without `format`"
+        )
+    offsets, scales = zip(*(_affine(stats[key]) for key in keys), strict=True)
+    offset, scale = torch.cat(offsets), torch.cat(scales)
+    if len(offset) != width:
+        raise CheckpointError(f"{path} scales {len(offset)} numbers of an action of {width}")
+    return offset, scale

@@ -258,17 +258,52 @@ def test_robomimics_names_are_found_within_ours(algorithms: None, episodes: Epis
     torch.testing.assert_close(read.sample(seen), expected)
 
 
+@pytest.mark.parametrize(("first", "second"), [("mean", "std"), ("offset", "scale")])
+def test_scaled_actions_are_scaled_back_whatever_robomimic_calls_the_numbers(
+    algorithms: None, episodes: Episodes, tmp_path: Path, first: str, second: str
+) -> None:
+    """Since robomimic 0.4 actions may be scaled too, part by part in the order of `action_keys`."""
+    made = make_policy(SMALL["bc"], episodes)
+    assert isinstance(made, RobomimicPolicy)
+    config = json.loads(made._algorithm.global_config.dump())
+    config["train"]["action_keys"] = ["b", "a"]
+    path = saved_by_robomimic(
+        made,
+        tmp_path / "model.pth",
+        config=json.dumps(config),
+        obs_normalization_stats={"state": {first: [[0.0] * 5], second: [[2.0] * 5]}},
+        action_normalization_stats={
+            "a": {"offset": [[1.0]], "scale": [[4.0]]},
+            "b": {"offset": [[-3.0]], "scale": [[0.5]]},
+        },
+    )
+    seen = observed(episodes, made, [1, 2])
+    scaled = {"state": seen["state"] / 2, "environment": seen["environment"]}
+    asked = {key: made.normalizer.unnormalize(key, value) for key, value in scaled.items()}
+    raw = made.normalizer.normalize("action", made.eval().sample(asked))
+    expected = raw * torch.tensor([0.5, 4.0]) + torch.tensor([-3.0, 1.0])
+    torch.testing.assert_close(read_robomimic_checkpoint(path, groups={}).sample(seen), expected)
+
+
 def test_foreign_checkpoints_that_cannot_be_used_say_why(
     algorithms: None, episodes: Episodes, tmp_path: Path
 ) -> None:
     made = make_policy(SMALL["bc"], episodes)
     assert isinstance(made, RobomimicPolicy)
     old = {"env_name": "Lift", "env_version": "1.4.1", "type": 1, "env_kwargs": {"control_freq": 20}}
+    one = {"actions": {"offset": [0.0], "scale": [1.0]}}
+    config = json.loads(made._algorithm.global_config.dump())
+    config["train"] |= {"action_keys": ["actions"], "action_config": {"actions": {"format": "rot_6d"}}}
+    turned = {"config": json.dumps(config), "action_normalization_stats": one}
     for change, said in (
         ({"algo_name": "bcq"}, "holds bcq; converted are bc"),
         ({"env_metadata": old}, "trained on robosuite 1.4.1"),
         ({"env_metadata": {}}, "pass control_hz"),
+        ({"env_metadata": old | {"env_version": "unknown"}}, "trained on robosuite unknown"),
         ({"model": {}}, "does not fit the network"),
+        ({"config": "{"}, "config is not JSON"),
+        (turned, r"commands \['actions'\] as rotations of 6 numbers"),
+        ({"action_normalization_stats": one}, "scales 1 numbers of an action of 2"),
     ):
         with pytest.raises(CheckpointError, match=said):
             read_robomimic_checkpoint(saved_by_robomimic(made, tmp_path / "x.pth", **change), groups={})
