@@ -239,8 +239,8 @@ def _import() -> tuple[tuple[Any, Any], Any]:
         RuntimeError,
     ) as error:  # torchvision raises the latter beside a torch of another build
         raise ConfigError(
-            f"robomimic's algorithms cannot be imported ({error}); they need robomimic 0.3, six, tensorboardX and a "
-            f"torchvision built for torch {torch.__version__}: pip install 'sensorimotor[robomimic]' six tensorboardX, "
-            "and torchvision from the index that torch came from (https://download.pytorch.org/whl/cpu for CPU builds)"
+            f"robomimic's algorithms cannot be imported ({error}); they need robomimic, six and a torchvision "
+            f"built for torch {torch.__version__}: pip install 'sensorimotor[robomimic]' six, and torchvision from the "
+            "index that torch came from"
         ) from error
     return (config_factory, algo_factory), observations
