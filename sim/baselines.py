@@ -11,12 +11,17 @@ from ..policies.policy import Policy
 
 
 class HoldStill(Policy):
-    """Do nothing: command the position the robot is at, the first A elements of `state`."""
+    """Do nothing: command the position the robot is at, the first A elements of `state`.
+
+    Actions in another unit than `state` are increments, and zero changes nothing.
+    """
 
     def __init__(self, spec: Spec) -> None:
-        """Use the task's spec; its action must be a target for the leading elements of `state`."""
+        """Use the task's spec; its action must be an increment, or a target for the leading elements of `state`."""
         super().__init__(spec.chunked(observation_steps=1, horizon=1, execute=1))
-        if "state" not in spec.observation or spec.observation["state"].size < spec.action_dim:
+        state = spec.observation.get("state")
+        self._increments = state is not None and state.unit != spec.action.unit
+        if not self._increments and (state is None or state.size < spec.action_dim):
             raise ConfigError(f"HoldStill needs a `state` of at least {spec.action_dim} elements")
 
     def sample(
@@ -27,8 +32,11 @@ class HoldStill(Policy):
         generator: torch.Generator | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor:
-        """The current position, (B, K, 1, A)."""
-        here = observation["state"][:, -1, : self.spec.action_dim].float()
+        """The current position or zeros, (B, K, 1, A)."""
+        state = observation["state"]
+        if self._increments:
+            return torch.zeros(len(state), samples, 1, self.spec.action_dim)
+        here = state[:, -1, : self.spec.action_dim].float()
         return here[:, None, None].expand(-1, samples, 1, -1).clone()
 
 

@@ -15,6 +15,7 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.policy import Policy
 from sensorimotor.sim.baselines import HoldStill, UniformRandom
 from sensorimotor.sim.evaluation import Evaluation, evaluate
+from sensorimotor.sim.manipulation.observation import make_spec
 from sensorimotor.sim.task import Step
 
 LINE = Spec(
@@ -159,6 +160,12 @@ def test_hold_still_commands_where_it_is() -> None:
     result = HoldStill(LINE).sample({"state": torch.tensor([[[0.25]], [[-0.5]]])}, samples=3)
     assert result.shape == (2, 3, 1, 1)
     assert result[:, 0, 0, 0].tolist() == [0.25, -0.5]
+
+
+def test_hold_still_asks_for_no_increment_where_actions_are_increments() -> None:
+    spec = make_spec("lift", {})
+    result = HoldStill(spec).sample({"state": torch.full((2, 1, 9), 0.7)}, samples=3)
+    assert torch.equal(result, torch.zeros(2, 3, 1, 7))
 
 
 def test_uniform_random_fills_its_bounds_and_repeats_by_seed() -> None:
