@@ -14,7 +14,7 @@ from ..policies.policy import GenerativePolicy, Policy
 from ..sim.tasks import TaskConfig
 from .console import Screen
 from .judging import judge
-from .learning import load_lesson
+from .learning import load_lesson, numbers_of
 from .names import policy_name
 from .runs import EVALUATION, read_yaml
 
@@ -98,7 +98,8 @@ def fitted_baselines(
 
     def nearest() -> Policy:
         lesson = load_lesson(trained.data, trained.task, seed=trained.seed, folder=folder, screen=screen)
-        return make_policy(NearestConfig(chunk=trained.policy.chunk), lesson.training)
+        chunk = numbers_of(trained.policy.chunk, lesson.training.spec)
+        return make_policy(NearestConfig(chunk=chunk), lesson.training)
 
     def regressor() -> Policy:
         return load(regressor_folder(folder))

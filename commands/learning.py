@@ -12,8 +12,9 @@ from ..data.errors import DataError
 from ..data.formats import detect_format, load_dataset
 from ..data.formats.robomimic import write_robomimic
 from ..data.instructions import INSTRUCTION, with_instruction
-from ..data.spec import check_connection
+from ..data.spec import Spec, check_connection
 from ..data.windows import Windows, split_episodes
+from ..policies.chunk import ChunkConfig
 from ..policies.factory import describe
 from ..policies.nearest import NearestPolicy
 from ..policies.policy import Policy
@@ -160,6 +161,12 @@ def check_task(policy: Policy, task: TaskConfig) -> None:
         check_connection(policy.spec, world.spec, user_name="dataset")
     finally:
         world.close()
+
+
+def numbers_of(chunk: ChunkConfig, spec: Spec) -> ChunkConfig:
+    """The same chunk without the cameras and words of its observation, for baselines that read neither."""
+    seen = [key for key in chunk.observation if not spec.observation[key].is_image]
+    return replace(chunk, observation=tuple(key for key in seen if not spec.observation[key].is_text))
 
 
 def fit(

@@ -20,7 +20,7 @@ from ..training.run import write_config
 from .console import Screen, duration
 from .eval import compared_with, fitted_baselines, regressor_folder
 from .judging import judge
-from .learning import Lesson, check_task, fit, load_lesson, record_if_absent
+from .learning import Lesson, check_task, fit, load_lesson, numbers_of, record_if_absent
 from .names import policy_name
 from .runs import write_json
 
@@ -74,7 +74,8 @@ def _fit_regressor(config: TrainConfig, lesson: Lesson, folder: Path, screen: Sc
         case NetworkConfig() as own:
             regressor = RegressorConfig.like(own)
         case _:
-            regressor = replace(PRESETS["regressor"].policy, chunk=config.policy.chunk)
+            chunk = numbers_of(config.policy.chunk, lesson.training.spec)
+            regressor = replace(PRESETS["regressor"].policy, chunk=chunk)
     policy = make_policy(regressor, lesson.training, seed=config.seed)
     screen.note("baseline    training the regressor")
     return fit(policy, lesson, config.training, regressor_folder(folder), screen, resume=True)

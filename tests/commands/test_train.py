@@ -286,7 +286,7 @@ def test_push_t_is_learned_from_pixels_that_the_data_does_not_hold(
     command, dataset, tmp_path, tiny, graphics
 ) -> None:
     run = tmp_path / "run"
-    small = ("task.image_size=32", "policy.vision.encoder.width=4", "evaluation.baselines=regressor")
+    small = ("task.image_size=32", "policy.vision.encoder.width=4", "evaluation.baselines=nearest,regressor")
     words = ("train", "experiment=push_t_pixels", f"data.path={dataset}", f"run={run}", *tiny, *small)
     done = command(*words, "data.mirror=true")
     assert done.code == 0, done.err
@@ -294,7 +294,8 @@ def test_push_t_is_learned_from_pixels_that_the_data_does_not_hold(
     frames = sensorimotor.load_dataset(run / "frames.hdf5", lazy_images=True)
     assert frames.observation["image.top"].shape == (120, 32, 32, 3)
     assert sensorimotor.load(run).spec.observation["image.top"].shape == (32, 32, 3)
-    assert json.loads((run / "evaluation.json").read_text())["baselines"]
+    written = json.loads((run / "evaluation.json").read_text())
+    assert [baseline["policy"] for baseline in written["baselines"]] == ["nearest neighbour", "regressor"]
     again = command("train", f"run={run}", "resume=true", "training.steps=5")
     assert again.code == 0, again.err
     assert "drawing" not in again.err  # the run's own file is used

@@ -16,7 +16,7 @@ QUICK = (
     "task.max_steps=150",
     "evaluation.episodes=1",
     "evaluation.video=0",
-    "evaluation.baselines=[hold_still]",
+    "evaluation.baselines=[hold_still,nearest,regressor]",
 )
 
 
@@ -30,6 +30,8 @@ def test_what_is_absent_is_recorded_learned_from_and_judged(command, tmp_path: P
     assert recorded.spec.observation["instruction"].is_text
     judged = json.loads((run / "evaluation.json").read_text())
     assert judged["policy"]["episodes"] == 1
+    compared = [baseline["policy"] for baseline in judged["baselines"]]
+    assert compared == ["hold still", "nearest neighbour", "regressor"]  # the last two read no words
     before = data.stat().st_mtime_ns
     again = command(
         "train", *QUICK, f"run={tmp_path / 'other'}", f"data.path={data}", "evaluation.episodes=0"
