@@ -70,7 +70,7 @@ def _convert_policy(source: Path, target: Path, control_hz: float | None, screen
     screen.say(
         f"{target}  {policy.config.algorithm}, {sum(p.numel() for p in policy.parameters()):,} parameters"
     )
-    screen.say(f"next: sensorimotor eval checkpoint={target} task=lift")
+    screen.say(f"next: sensorimotor eval checkpoint={target} task=<lift, can or square, as it was trained>")
     return 0
 
 

@@ -10,7 +10,8 @@ from sensorimotor.commands.convert import bad_episodes, compare
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.errors import DataError
 from sensorimotor.data.formats import load_dataset, save_dataset
-from sensorimotor.data.spec import Field
+from sensorimotor.data.normalizer import Normalizer
+from sensorimotor.data.spec import Field, check_connection
 
 
 @pytest.mark.parametrize("name", ["out.hdf5", "out.zarr", "out.zarr.zip", "out.npz", "out"])
@@ -126,3 +127,42 @@ def test_a_policy_file_that_is_not_robomimics_is_refused(command, tmp_path: Path
     assert done.code == 1
     assert "is not robomimic's" in done.err
     assert not (tmp_path / "policy").exists()
+
+
+def test_a_policy_of_robomimics_is_judged_on_its_task(command, algorithms: None, tmp_path: Path) -> None:
+    """Its four observations are laid side by side as the task lays them."""
+    import torch
+
+    from sensorimotor.policies.factory import build_policy, load
+    from sensorimotor.policies.robomimic_policy import Part, RobomimicConfig, RobomimicPolicy
+    from sensorimotor.sim.manipulation.observation import make_spec
+
+    sizes = {"robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2, "object": 10}
+    parts = tuple(Part(name=name, key=name, begin=0, end=size) for name, size in sizes.items())
+    config = RobomimicConfig(parts=parts, settings='{"actor_layer_dims": [8]}')
+    task = make_spec("lift", {})
+    spec = replace(task, observation={name: Field(shape=(size,)) for name, size in sizes.items()})
+    identity = {name: (torch.zeros(size), torch.ones(size)) for name, size in (sizes | {"action": 7}).items()}
+    made = build_policy(config, config.chunk.apply(spec), Normalizer(identity)).eval()
+    assert isinstance(made, RobomimicPolicy)
+    held = {
+        "model": made._algorithm.serialize(),
+        "config": made._algorithm.global_config.dump(),
+        "algo_name": "bc",
+        "env_metadata": {"env_name": "Lift", "env_version": "1.5.2", "type": 1, "env_kwargs": {}},
+        "shape_metadata": {"ac_dim": 7, "all_shapes": made._algorithm.obs_shapes},
+    }
+    torch.save(held, tmp_path / "model.pth")
+    words = (f"source={tmp_path / 'model.pth'}", f"target={tmp_path / 'policy'}")
+    assert "pass control_hz" in command("convert", *words).err
+    done = command("convert", *words, "control_hz=20")
+    assert done.code == 0, done.err
+    assert done.out.rstrip().endswith("task=<lift, can or square, as it was trained>")
+    policy = load(tmp_path / "policy")
+    check_connection(policy.spec, task)
+    seen = {name: torch.randn(3, 1, size) for name, size in sizes.items()}
+    joined = {
+        "state": torch.cat([seen[name] for name in list(sizes)[:3]], dim=-1),
+        "environment": seen["object"],
+    }
+    assert torch.equal(policy.sample(joined), made.sample(seen))
