@@ -55,7 +55,9 @@ def make_demonstrator(task: TaskConfig, config: DemonstratorConfig) -> tuple[Tas
                 f"{task_name(task)} is not demonstrated by {type(config).__name__}; expert={task_name(task)} is"
             )
         case _:
-            raise ConfigError(f"{task_name(task)} has no expert; use task=push_t, lift, can or square")
+            raise ConfigError(
+                f"{task_name(task)} has no expert; use task=push_t, push_t_language, lift, can or square"
+            )
 
 
 class _Pusher:

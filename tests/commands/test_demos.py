@@ -25,7 +25,10 @@ def test_demonstrations_are_a_dataset_that_can_be_trained_on(command, tmp_path: 
     ("words", "said"),
     [
         (("out=demos.npz",), "must end in .hdf5"),
-        (("out=demos.hdf5", "task=push_t_human"), "push_t_human has no expert; use task=push_t, lift"),
+        (
+            ("out=demos.hdf5", "task=push_t_human"),
+            "push_t_human has no expert; use task=push_t, push_t_language, lift",
+        ),
         (("out=demos.hdf5", "seed=100000"), "100000 and up are for evaluation"),
     ],
 )

@@ -7,6 +7,9 @@ import pytest
 from sensorimotor.commands.help import VERBS
 from sensorimotor.configs.compose import compose, tree
 from sensorimotor.configs.store import groups, register
+from sensorimotor.sim.manipulation.task import RobosuiteConfig
+from sensorimotor.sim.push_t import PushTConfig
+from sensorimotor.sim.tasks import TASKS
 
 EXAMPLES = [(verb, command) for verb, help in VERBS.items() for command, _ in help.examples]
 
@@ -37,9 +40,16 @@ def test_every_top_level_key_that_is_no_tree_is_listed(verb: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "group"), [("train", "policy"), ("train", "experiment"), ("eval", "sampler")]
+    ("verb", "group"),
+    [("train", "policy"), ("train", "experiment"), ("train", "task"), ("eval", "task"), ("eval", "sampler")],
 )
 def test_every_option_is_listed(verb: str, group: str) -> None:
     register(verb)
     for option in groups(verb)[group]:
         assert option in VERBS[verb].keys[group]
+
+
+def test_every_task_with_an_expert_is_listed() -> None:
+    for name, task in TASKS.items():
+        known = isinstance(task, PushTConfig | RobosuiteConfig)
+        assert (name in VERBS["demos"].keys["task"].replace(",", "").split()) == known
