@@ -27,6 +27,23 @@ def test_a_round_trip_changes_no_bit(command, dataset: Path, recordings: Episode
         np.testing.assert_array_equal(again.observation[key], array)
 
 
+@pytest.mark.parametrize("name", ["out.zarr.zip", "out.npz", "out", "lerobot"])
+def test_instructions_survive_a_round_trip(command, recordings: Episodes, tmp_path: Path, name: str) -> None:
+    texts = np.array(["to the left", "to the right goal"])[np.arange(recordings.steps) // 7 % 2]
+    spec = replace(
+        recordings.spec,
+        observation={**recordings.spec.observation, "instruction": Field(shape=(), dtype="str")},
+    )
+    told = replace(recordings, spec=spec, observation={**recordings.observation, "instruction": texts})
+    save_dataset(told, tmp_path / "told.hdf5")
+    options = ("target_format=lerobot",) if name == "lerobot" else ()
+    there, back = tmp_path / name, tmp_path / "back.hdf5"
+    done = command("convert", f"source={tmp_path / 'told.hdf5'}", f"target={there}", *options)
+    assert done.code == 0, done.err
+    assert command("convert", f"source={there}", f"target={back}").code == 0
+    assert load_dataset(back).observation["instruction"].tolist() == texts.tolist()
+
+
 def test_a_format_without_a_suffix_is_named(command, dataset: Path) -> None:
     target = dataset.parent / "lerobot"
     assert command("convert", f"source={dataset}", f"target={target}", "target_format=lerobot").code == 0
