@@ -18,6 +18,10 @@ def run(config: DemosConfig, screen: Screen) -> int:
         )
     if out.exists() and not config.overwrite:
         raise DataError(f"{out} exists already; give another out=, or overwrite=true to replace it")
+    try:  # before the recording, which takes minutes
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot write to {out.parent}: {error.strerror}; give another out=") from error
     with screen.progress("recording") as update:
         recording = record_demos(
             config.task, config.expert, episodes=config.episodes, first_seed=config.seed, progress=update

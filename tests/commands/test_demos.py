@@ -45,3 +45,11 @@ def test_an_existing_file_is_kept_unless_told(command, tmp_path: Path) -> None:
     assert done.code == 1
     assert "overwrite=true" in done.err
     assert out.read_text() == "precious"
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_recorded(command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = command("demos", f"out={tmp_path / 'file' / 'demos.hdf5'}")
+    assert done.code == 1
+    assert "give another out=" in done.err
+    assert "recording" not in done.err
