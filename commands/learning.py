@@ -52,7 +52,7 @@ class Lesson:
 def record_if_absent(config: DataConfig, task: TaskConfig | None, screen: Screen) -> None:
     """Record the expert's demonstrations where the data asks for it and there are none yet; frames are drawn later."""
     path = Path(config.path)
-    if config.record is None or path.exists():
+    if config.record is None or config.path == BUNDLED or path.exists():
         return
     if task is None or path.suffix not in (".hdf5", ".h5"):
         raise DataError(

@@ -48,3 +48,9 @@ def test_only_tasks_can_be_recorded(command, tmp_path: Path) -> None:
     assert done.code == 1
     assert "only tasks are recorded" in done.err
     assert not data.exists()
+
+
+def test_the_bundled_demonstrations_name_no_goal(command, tmp_path: Path) -> None:
+    done = command("train", *QUICK, "data.path=bundled", f"run={tmp_path / 'r'}")
+    assert done.code == 1
+    assert "no `instruction`" in done.err
