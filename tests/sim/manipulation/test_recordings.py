@@ -19,7 +19,7 @@ from sensorimotor.data.spec import Field, check_connection
 from sensorimotor.sim.demos import record_demos
 from sensorimotor.sim.manipulation.observation import make_spec
 from sensorimotor.sim.manipulation.poses import inverse, multiply, rotate
-from sensorimotor.sim.manipulation.recordings import HAND, OBJECT, demonstrations
+from sensorimotor.sim.manipulation.recordings import HAND, OBJECT, as_robomimic, demonstrations
 from sensorimotor.sim.manipulation.task import RobosuiteConfig, RobosuiteWorlds
 from sensorimotor.sim.manipulation.waypoints import WaypointsConfig
 
@@ -173,6 +173,22 @@ def test_recorded_actions_from_recorded_states_succeed_again(recorded: Path, lif
             np.testing.assert_array_equal(lift.state[0], states[row])
             step = lift.step(np.stack([episodes.action[row]] * 2))
         assert step.success.all()
+
+
+def test_pictures_are_recorded_under_robomimics_names_and_come_back(lift: RobosuiteWorlds) -> None:
+    spec = make_spec("lift", {"agentview": 8, "robot0_eye_in_hand": 8})
+    generator = np.random.default_rng(0)
+    seen: dict[str, Any] = {key: value[[0, 1, 0]] for key, value in lift.reset([1, 2]).items()}
+    for camera in ("image.agentview", "image.robot0_eye_in_hand"):
+        seen[camera] = generator.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    action = generator.uniform(-1, 1, (3, 7)).astype(np.float32)
+    episodes = Episodes(spec=spec, observation=seen, action=action, ends=np.array([3]))
+    raw = as_robomimic(episodes, lift, np.zeros((3, 32)), [1])
+    assert set(raw.observation) == {*HAND, OBJECT, "agentview_image", "robot0_eye_in_hand_image"}
+    again = demonstrations(raw, "lift")
+    assert again.spec == spec
+    for key, value in seen.items():
+        np.testing.assert_allclose(again.observation[key], value, atol=1e-6)
 
 
 def test_robomimic_reads_it(recorded: Path) -> None:
