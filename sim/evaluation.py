@@ -32,7 +32,7 @@ class Evaluation:
     """What happened in M episodes.
 
     Attributes:
-        task: name of the task.
+        task: class of its worlds; three tasks of robosuite share one.
         policy: name of the policy.
         seeds: (M,) seed of each episode.
         success: (M,) bool.

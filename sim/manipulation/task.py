@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ...data.errors import ConfigError, SimulationError
 from ...data.schema import nearest
+from ..batch import usable_cores
 from ..task import Step
 from .observation import describe_object, make_spec
-from .scene import TaskName
+from .scene import Scene, TaskName
 
 if TYPE_CHECKING:
     from ..render import Renderer
@@ -81,12 +82,9 @@ class RobosuiteWorlds:
         Raises:
             ConfigError: if robosuite is absent or does not run on the installed MuJoCo.
         """
-        from ..batch import usable_cores
-        from .scene import Scene
-
         self.config = config or RobosuiteConfig()
         self.scene = Scene(self.config.task)
-        from .arm import Arm
+        from .arm import Arm  # after the scene, which says what to install; numba alone takes a second
 
         cameras: tuple[str, ...] = self.config.cameras if self.config.images else ()
         sizes: dict[str, int] = dict.fromkeys(cameras, self.config.image_size)
