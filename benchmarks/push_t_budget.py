@@ -91,6 +91,11 @@ FAMILIES: dict[str, Family] = {
         DiffusionConfig(**BASE.shared(normalizer=NormalizerConfig())),
         {"DDPM 100": DDPM(steps=100), "DDIM 10": DDIM(steps=10)},
     ),
+    # The same process with another target, on the scale of the other families: four standard deviations bound it.
+    "diffusion, v": Family(
+        DiffusionConfig(**BASE.shared(), prediction="v_prediction", clip=4.0, sampler=DDIM(clip=4.0)),
+        {"DDPM 100": DDPM(steps=100, clip=4.0), "DDIM 10": DDIM(steps=10, clip=4.0)},
+    ),
     "flow": Family(FlowConfig(**BASE.shared(), time="uniform"), euler(10, temperature=1.0) | euler(1, 2, 10)),
     "consistency": Family(
         ConsistencyConfig(**BASE.shared(), data_std=1.0, sampler=ConsistencyJump(clip=None)),
@@ -108,7 +113,7 @@ FAMILIES: dict[str, Family] = {
 
 def fit(name: str, family: Family, episodes: Episodes, minutes: float, runs: Path) -> Path:
     """The run folder of a family trained for so much processor time."""
-    run = runs / f"{name.replace(' ', '_')}_{minutes:g}min"
+    run = runs / f"{name.replace(', ', '_').replace(' ', '_')}_{minutes:g}min"
     policy = make_policy(family.config, episodes)
     data = Windows(episodes, policy.spec)
     settings = {**PRESET.training, "tensorboard": False, "log_every": 100, **family.training}
