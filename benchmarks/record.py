@@ -6,12 +6,14 @@ Every script in this folder ends with one call of `record`.
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+_PLACES = ("--runs", "--data")  # where things lie on one machine says nothing to another
 
 
 def machine() -> str:
@@ -26,6 +28,16 @@ def machine() -> str:
 
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{name}, {os.cpu_count()} cores{gpu}"
+
+
+def command(name: str, words: Sequence[str]) -> str:
+    """What to type for the same result: the script and its options, places left out."""
+    kept = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before not in _PLACES and word not in _PLACES
+    ]
+    return " ".join(["python", f"benchmarks/{name}.py", *kept])
 
 
 def record(
@@ -64,6 +76,7 @@ def record(
     RESULTS.mkdir(exist_ok=True)
     result = {
         "title": title,
+        "command": command(name, sys.argv[1:]),
         "machine": machine(),
         "date": date.today().isoformat(),
         "columns": list(columns),

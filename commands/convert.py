@@ -99,15 +99,10 @@ def compare(written: Episodes, read: Episodes, target: Path) -> None:
         **{key: (array, read.observation.get(key)) for key, array in written.observation.items()},
     }
     for name, (before, after) in pairs.items():
-        if before is not None and (after is None or not _same(before, after)):
+        if before is not None and (after is None or not same(before, after)):
             raise DataError(
                 f"{name} read back from {target} differs from the source; do not use the file, and report this"
             )
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two arrays are equal; text knows no NaN."""
-    return np.array_equal(a, b) if a.dtype.kind == "U" else same(a, b)
 
 
 def _without(episodes: Episodes, bad: dict[int, str], source: Path) -> Episodes:

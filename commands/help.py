@@ -46,8 +46,8 @@ VERBS: Mapping[str, Verb] = {
             "experiment": "push_t, push_t_pixels, push_t_language, push_t_human, push_t_human_published, lift, can, square, "
             "recordings (push_t)",
             "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, flow_pixels, "
-            "diffusion_pixels, flow_arm, diffusion_arm, ebt, ebt_points, streaming, streaming_points, vla_tiny, vla_push_t, "
-            "regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
+            "diffusion_pixels, flow_arm, flow_arm_pixels, diffusion_arm, ebt, ebt_points, streaming, streaming_points, vla_tiny, "
+            "vla_push_t, regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
             "robomimic_bc_rnn_gmm, robomimic_bc_transformer; with policy.teacher=runs/... also consistency, "
             "consistency_points, reflow, reflow_points (as the experiment says)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
@@ -202,7 +202,7 @@ VERBS: Mapping[str, Verb] = {
         about=(
             "Listens on this machine only, unless host= says otherwise and there is a token. Clients load it by its "
             "address: sensorimotor.load('ws://127.0.0.1:8000'). GET /healthz answers OK. Ctrl-C or SIGTERM finishes the "
-            "chunk under way, then ends; a second one ends at once. Needs pip install 'sensorimotor[serve]'."
+            "chunk under way, then ends; a second SIGTERM ends at once. Needs pip install 'sensorimotor[serve]'."
         ),
         keys={
             "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",

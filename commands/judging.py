@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..configs.train import Baseline, EvaluationConfig, Execution
 from ..data.errors import ConfigError
+from ..data.files import write_json
 from ..data.schema import to_mapping
 from ..data.spec import Spec
 from ..policies.asynchronous import Asynchronous
@@ -31,7 +32,7 @@ from ..sim.task import Task
 from ..sim.tasks import TaskConfig, make_task, task_name
 from .console import Screen
 from .names import milliseconds
-from .runs import EVALUATION, VIDEOS, write_json
+from .runs import EVALUATION, VIDEOS
 
 NAMES: Mapping[Baseline, str] = {
     "hold_still": "hold still",

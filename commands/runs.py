@@ -9,7 +9,6 @@ videos/              MP4 files of evaluated episodes
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 import yaml
 
 from ..data.errors import DataError
-from ..data.files import atomic_file
 from ..training.metrics import read_metrics
 
 EVALUATION = "evaluation.json"
@@ -67,23 +65,6 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no config.yaml, metrics.jsonl or {EVALUATION}; give the folder that `train` wrote"
         )
     return run
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write strict JSON, whole or not at all; numbers that are not finite become null."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(finite(values), indent=2, allow_nan=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """The same plain values with null for NaN and infinities, which JSON cannot hold."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

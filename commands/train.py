@@ -8,6 +8,7 @@ from typing import Any
 from ..configs.train import TrainConfig
 from ..configs.typed import plain
 from ..data.errors import TrainingError
+from ..data.files import write_json
 from ..data.instructions import INSTRUCTION
 from ..policies.factory import load, make_policy
 from ..policies.network import NetworkConfig
@@ -22,7 +23,6 @@ from .eval import compared_with, fitted_baselines, regressor_folder
 from .judging import judge
 from .learning import Lesson, check_task, fit, load_lesson, numbers_of, record_if_absent
 from .names import policy_name
-from .runs import write_json
 
 
 def run(config: TrainConfig, screen: Screen) -> int:

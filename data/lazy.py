@@ -194,10 +194,10 @@ def save_array(path: Path, array: Array) -> None:
 
 
 def same(a: Array, b: Array) -> bool:
-    """Whether two arrays hold the same numbers, NaN included; lazy ones are compared block by block."""
+    """Whether two arrays hold the same numbers or text, NaN included; lazy ones are compared block by block."""
     if is_lazy(a) or is_lazy(b):
         return a.shape == b.shape and all(np.array_equal(a[rows], b[rows]) for rows in blocks(a))
-    return np.array_equal(a, b, equal_nan=True)
+    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
 
 
 def blocks(array: Array | LazyArray) -> list[slice]:

@@ -52,7 +52,7 @@ def from_mapping(choices: Any, values: Mapping[str, Any], *, where: str = "confi
     candidates: tuple[Any, ...] = typing.get_args(choices) or (choices,)
     classes = {c.__name__: c for c in candidates if isinstance(c, type) and dataclasses.is_dataclass(c)}
     kind = values.get("kind", next(iter(classes)) if len(classes) == 1 else None)
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise ConfigError(f"{where}: unknown kind {kind!r}; {nearest(str(kind), classes)}")
     target = classes[kind]
     hints = typing.get_type_hints(target)

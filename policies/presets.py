@@ -188,6 +188,21 @@ PRESETS: Mapping[str, Preset] = {
     "flow_arm": Preset(
         policy=FlowConfig(trunk=_ARM_MLP, time="uniform", **_ARM), training=_FAST | {"steps": 10_000}
     ),
+    # The same from the two cameras that `task.images=true` adds, with the arm's own numbers and not the object's.
+    "flow_arm_pixels": Preset(
+        policy=FlowConfig(
+            chunk=ChunkConfig(
+                observation=("state", "image.agentview", "image.robot0_eye_in_hand"), observation_steps=1
+            ),
+            trunk=_ARM_MLP,
+            vision=_FLOW_PIXELS.vision,
+            time="uniform",
+            observation_noise=0.005,
+            mask_loss=True,
+            draws=4,
+        ),
+        training=_FAST | {"steps": 16_000, "batch_size": 64},
+    ),
     "diffusion_arm": Preset(
         policy=DiffusionConfig(trunk=_ARM_MLP, **_ARM), training=_FAST | {"steps": 10_000}
     ),

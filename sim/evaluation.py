@@ -3,7 +3,6 @@
 Success and score are reported per episode and seed, so that two evaluations can be compared episode by episode.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.errors import ConfigError
-from ..data.files import atomic_file
+from ..data.files import write_json
 from ..data.intervals import Interval, mean_interval, wilson
 from ..data.spec import check_connection
 from ..policies.execution import RecedingHorizon, Runner
@@ -108,8 +107,7 @@ class Evaluation:
 
     def save(self, path: Path | str) -> None:
         """Write `to_dict` as JSON, whole or not at all."""
-        with atomic_file(Path(path)) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2))
+        write_json(Path(path), self.to_dict())
 
 
 def evaluate(

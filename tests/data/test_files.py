@@ -1,6 +1,7 @@
 """Files and folders appear whole or not at all: after an error, on a full disk, and after kill -9."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sensorimotor.data.errors import DataError
-from sensorimotor.data.files import atomic_file, atomic_folder, check_replaceable, recover_folder
+from sensorimotor.data.files import atomic_file, atomic_folder, check_replaceable, recover_folder, write_json
 
 
 class StoppedError(Exception):
@@ -149,3 +150,10 @@ def test_only_an_empty_folder_or_one_of_ours_may_be_replaced(tmp_path: Path) -> 
         check_replaceable(tmp_path, "mark")
     (tmp_path / "mark").write_text("")
     check_replaceable(tmp_path, "mark")
+
+
+def test_json_on_disk_is_strict(tmp_path: Path) -> None:
+    values = {"a": float("nan"), "b": [1.0, float("inf")], "c": {"d": (2, "x", True, None)}}
+    write_json(tmp_path / "x.json", values)
+    again = json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail)
+    assert again == {"a": None, "b": [1.0, None], "c": {"d": [2, "x", True, None]}}

@@ -140,6 +140,8 @@ def test_lazy_arrays_are_compared_by_their_numbers() -> None:
     assert not same(as_array(Counted(values)), as_array(Counted(other)))
     assert not same(as_array(Counted(values)), values[:9])
     assert same(np.array([np.nan]), np.array([np.nan]))
+    assert same(np.array(["left"]), np.array(["left"]))
+    assert not same(np.array(["left"]), np.array(["right"]))
 
 
 def test_arrays_in_memory_stay_arrays() -> None:

@@ -55,6 +55,7 @@ def test_a_whole_number_is_good_enough_for_a_float() -> None:
     ("choices", "values", "said"),
     [
         (Scene, {"shap": {}}, "unknown key 'shap' in Scene; did you mean 'shape'"),
+        (Circle | Polygon, {"kind": ["Circle"]}, r"unknown kind \['Circle'\]"),
         (Circle | Polygon, {"kind": "Circe"}, "unknown kind 'Circe'; did you mean 'Circle'"),
         (Circle | Polygon, {"radius": 1.0}, "unknown kind None; allowed: Circle, Polygon"),
         (Scene, {"shape": {"kind": "Circle", "radios": 1.0}}, r"config\.shape: unknown key 'radios'"),

@@ -31,18 +31,17 @@ TRAINABLE = [  # robomimic's need packages of their own, and have tests of their
     if "published" not in name and not isinstance(p.policy, NearestConfig | RobomimicConfig)
 ]
 
+CAMERAS = ("image.top", "image.agentview", "image.robot0_eye_in_hand")
+
 
 def recordings(make_episodes: Callable, **options: Any) -> Episodes:
-    """Numbers, a picture and an instruction: enough for every preset that is not for a special robot."""
+    """Numbers, pictures and an instruction: all that presets look at."""
     episodes: Episodes = make_episodes(widths={"state": 2, "environment": 4}, **options)
-    seen = {
-        "image.top": np.random.default_rng(0).integers(0, 256, (episodes.steps, 32, 32, 3), dtype=np.uint8),
-        "instruction": np.array(["to the left", "to the right"])[np.arange(episodes.steps) % 2],
-    }
-    fields = {
-        "image.top": Field(shape=(32, 32, 3), dtype="uint8"),
-        "instruction": Field(shape=(), dtype="str"),
-    }
+    pictures = np.random.default_rng(0).integers(0, 256, (episodes.steps, 32, 32, 3), dtype=np.uint8)
+    seen = dict.fromkeys(CAMERAS, pictures)
+    seen["instruction"] = np.array(["to the left", "to the right"])[np.arange(episodes.steps) % 2]
+    fields = dict.fromkeys(CAMERAS, Field(shape=(32, 32, 3), dtype="uint8"))
+    fields["instruction"] = Field(shape=(), dtype="str")
     spec = replace(episodes.spec, observation={**episodes.spec.observation, **fields})
     return replace(episodes, spec=spec, observation={**episodes.observation, **seen})
 
