@@ -70,6 +70,13 @@ def test_rows_stop_by_themselves_and_cost_nothing_afterwards() -> None:
     assert ((memory * before).flatten(1).norm(dim=1) <= 0.3001).all()
 
 
+@pytest.mark.parametrize(("steps", "expected"), [(1, 1.8), (2, 1.458), (3, 1.03518), (4, 0.589178)])
+def test_the_velocity_is_carried_from_step_to_step(steps: int, expected: float) -> None:
+    start, step = torch.full((1, 1, 1), 2.0), DescentStep(momentum=0.9)
+    found = descend(Bowls(), start, torch.ones(1), step, Descent(steps=steps), size=0.1)
+    assert found.x.item() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_what_a_row_becomes_does_not_depend_on_the_others(momentum: float, normalize: bool) -> None:
@@ -109,20 +116,37 @@ def test_equal_starts_end_in_equal_bits() -> None:
     assert torch.equal(one.x, other.x)
 
 
-def test_noise_shakes_every_step_but_the_last_of_each_row_and_leaves_neighbours_alone() -> None:
-    start = torch.zeros(3, 2, 1)
+def shaken(memory: list[float], *, steps: int) -> tuple[Tensor, list[Tensor]]:
+    """Where a descent with noise ends that hardly has a slope, and the points it was evaluated at."""
+    seen: list[Tensor] = []
 
-    def shaken(steps: int, *, size: float = 1.0, neighbour: float = 1.0) -> Tensor:
-        generator, memory = torch.Generator().manual_seed(0), torch.tensor([1.0, 1.0, neighbour])
-        sampler = Descent(steps=steps, noise=0.5, tolerance=0.1)
-        return descend(Bowls(), start, memory, PLAIN, sampler, size=size, generator=generator).x
+    def energy(x: Tensor, memory: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return 0.5 * memory * x.square().sum(dim=(1, 2))
 
-    assert (shaken(1) == 0).all()  # nothing but a last step
-    assert (shaken(4) == 0).all()  # a step of size 1 goes to the bottom, and the last one was quiet
-    assert shaken(4, size=0.5).abs().max() > 0.05
-    torch.testing.assert_close(shaken(4, size=0.5, neighbour=0.01)[:2], shaken(4, size=0.5)[:2])
+    start, generator = torch.ones(len(memory), 100, 2), torch.Generator().manual_seed(0)
+    sampler = Descent(steps=steps, noise=0.5)
+    found = descend(energy, start, torch.tensor(memory), PLAIN, sampler, size=1.0, generator=generator)
+    return found.x, seen
+
+
+def test_noise_shakes_every_step_but_the_last_of_each_row() -> None:
+    end, (first, second, third, fourth) = shaken([0.0, 1e-9, 1e-9], steps=4)
+    assert torch.equal(second[0], first[0])  # no slope: its second step is its last
+    for before, after in ((torch.ones(3, 100, 2), first), (first[1:], second[1:]), (second[1:], third)):
+        assert (after - before).std().item() == pytest.approx(0.5, rel=0.15)
+    assert torch.equal(fourth, third)
+    torch.testing.assert_close(end, torch.cat([first[:1], third]))
+    assert shaken([1e-9], steps=1)[0].eq(1).all()  # nothing but a last step
+
+
+def test_the_noise_of_a_row_does_not_depend_on_which_others_have_stopped() -> None:
+    torch.testing.assert_close(shaken([0.0, 1e-9], steps=6)[0][1], shaken([1e-9, 1e-9], steps=6)[0][1])
+
+
+def test_noise_needs_a_generator() -> None:
     with pytest.raises(ConfigError, match=r"noise 0.5 needs a generator"):
-        descend(Bowls(), start, torch.ones(3), PLAIN, Descent(noise=0.5), size=1.0)
+        descend(Bowls(), torch.zeros(3, 2, 1), torch.ones(3), PLAIN, Descent(noise=0.5), size=1.0)
 
 
 def test_a_prefix_is_held_at_every_step() -> None:

@@ -1,5 +1,6 @@
 """One step down energies whose every derivative is known."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -113,29 +114,44 @@ def test_what_an_end_owes_to_the_landscape_is_of_second_order(
 
 
 @pytest.mark.parametrize(
-    ("truncate", "detach", "loss", "derivative"),
+    ("momentum", "truncate", "detach", "loss", "derivative"),
     [
-        (True, True, 0.4096, -0.1024),
-        (True, False, 0.4096, -0.2048),
-        (False, True, 0.5248, -0.1312),
-        (False, False, 0.5248, -0.1824),
+        (0.0, True, True, 0.4096, -0.1024),
+        (0.0, True, False, 0.4096, -0.2048),
+        (0.0, False, True, 0.5248, -0.1312),
+        (0.0, False, False, 0.5248, -0.1824),
+        # By hand: u_1 = -0.2, a_1 = 0.8, slope at 0.62, u_2 = -0.304, a_2 = 0.496.
+        (0.9, True, True, 0.246016, -0.061504),
+        (0.9, True, False, 0.246016, -0.212288),
     ],
 )
 def test_two_unrolled_steps_have_the_known_loss_and_gradient(
-    truncate: bool, detach: bool, loss: float, derivative: float
+    momentum: float, truncate: bool, detach: bool, loss: float, derivative: float
 ) -> None:
     theta = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
     unroll = Unroll(
         steps=2, extra=0, size_spread=1.0, noise=(0.0, 0.0), truncate=truncate, detach=detach
     )  # fmt: skip
     error = unrolled_error(
-        lambda x: 0.5 * theta * x.square().sum(dim=(1, 2)),
-        numbers(1.0), numbers(0.0), PLAIN, unroll, torch.Generator().manual_seed(0), size=0.1,
+        lambda x: 0.5 * theta * x.square().sum(dim=(1, 2)), numbers(1.0), numbers(0.0),
+        DescentStep(momentum=momentum), unroll, torch.Generator().manual_seed(0), size=0.1,
     )  # fmt: skip
     assert error.item() == pytest.approx(loss, abs=1e-6)
     error.sum().backward()
     assert theta.grad is not None
     assert theta.grad.item() == pytest.approx(derivative, abs=1e-6)
+
+
+def test_unrolled_descents_are_shaken_by_the_noise_of_each_step() -> None:
+    seen = [torch.zeros(400, 4, 2)]
+
+    def flat(x: Tensor) -> Tensor:
+        seen.append(x.detach())
+        return 0.0 * x.sum(dim=(1, 2))
+
+    unrolled_error(flat, seen[0], seen[0], PLAIN, Unroll(extra=0), torch.Generator().manual_seed(0), size=0.1)
+    moved = [(after - before).std().item() for before, after in itertools.pairwise(seen)]
+    assert moved == pytest.approx([0.2, 0.186737, 0.1505, 0.101, 0.0515, 0.015263], rel=0.05)
 
 
 def test_unrolled_descents_vary_in_length_and_step_size() -> None:
