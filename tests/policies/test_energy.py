@@ -130,6 +130,16 @@ def test_the_loss_is_zero_for_a_landscape_that_knows_the_answer(
     assert with_bowl(config, episodes, action, 0.5)(batch, torch.Generator().manual_seed(0)).item() > 0.01
 
 
+def test_the_unrolled_descent_starts_at_noise_that_knows_nothing_of_the_action(episodes: Episodes) -> None:
+    policy = build(replace(CONFIG, objective="regress", unroll=Unroll(noise=(0.0, 0.0))), episodes)
+    seen: list[Tensor] = []
+    policy.trunk.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].detach()))
+    batch = Windows(episodes, policy.spec).batch(np.arange(20))
+    policy(replace(batch, action=batch.action + 100.0), torch.Generator().manual_seed(0))
+    assert seen[0].mean().item() == pytest.approx(0.0, abs=0.3)
+    assert seen[0].std().item() == pytest.approx(1.0, abs=0.2)
+
+
 def test_a_flat_landscape_has_the_loss_of_the_way_itself(episodes: Episodes) -> None:
     policy = build(EQM, episodes, bend=0.0)
     for p in policy.parameters():
@@ -139,6 +149,39 @@ def test_a_flat_landscape_has_the_loss_of_the_way_itself(episodes: Episodes) -> 
     mean_factor = 0.8 + 0.2 / 3  # of c^2 over the path
     expected = (1 + action.square().mean().item()) * mean_factor
     assert policy(batch, torch.Generator().manual_seed(0)).item() == pytest.approx(expected, rel=0.03)
+
+
+NOISE = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    ("config", "sampler", "left"),
+    [
+        (EQM, Descent(steps=5), (1 - 2 / 5) ** 5),  # steps of 2 / n
+        (EQM, Descent(steps=5, size=0.1), 0.9**5),
+        (replace(CONFIG, step=DescentStep(size=0.3, momentum=0.0)), Descent(steps=3), 0.7**3),
+        (replace(CONFIG, step=DescentStep(size=0.3)), Descent(steps=3, size=0.1, momentum=0.0), 0.9**3),
+        (CONFIG, Descent(steps=4, size=0.1, momentum=0.9), 0.589178 / 2),  # Nesterov's recursion
+        (CONFIG, Descent(steps=2, size=0.1, spread=0.5), 0.5 * 0.9**2),
+    ],
+)
+def test_a_sampler_decides_on_starts_sizes_and_momentum(
+    episodes: Episodes, config: EnergyConfig, sampler: Descent, left: float
+) -> None:
+    policy = with_bowl(config, episodes, torch.zeros(3, 4, 2))
+    x = policy.draw_normalized(policy.encode(observe()), (3, 4, 2), sampler, noise=NOISE)
+    torch.testing.assert_close(x, left * NOISE)
+
+
+@pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
+def test_repeated_actions_past_the_end_of_an_episode_teach_nothing(
+    episodes: Episodes, config: EnergyConfig
+) -> None:
+    policy = build(replace(config, mask_loss=True), episodes)
+    batch = Windows(episodes, policy.spec).batch(np.arange(4))
+    nothing = replace(batch, mask=torch.zeros_like(batch.mask))
+    assert policy(nothing, torch.Generator().manual_seed(0)).item() == 0.0
+    assert policy(batch, torch.Generator().manual_seed(0)).item() > 0.0
 
 
 @pytest.mark.parametrize("trunk", [CONFIG.trunk, TRANSFORMER], ids=["mlp", "transformer"])
@@ -272,7 +315,7 @@ def test_a_start_that_ran_off_is_never_the_best(episodes: Episodes) -> None:
     policy.trunk = Cliff(torch.ones(3, 4, 2))  # pyright: ignore[reportAttributeAccessIssue]
     condition = policy.encode(observe())
     x = policy.draw_normalized(condition, (3, 4, 2), Descent(steps=1, best_of=16))
-    assert torch.isfinite(x).all()
+    assert (x[:, 0, 0] > 0).all()
 
 
 def test_samples_do_not_depend_on_what_is_sampled_beside_them(episodes: Episodes) -> None:
@@ -329,17 +372,18 @@ def test_impossible_combinations_are_refused(wrong: dict, message: str) -> None:
         EnergyConfig(**wrong)
 
 
-def test_the_prefix_is_held_while_the_rest_goes_down(episodes: Episodes) -> None:
+@pytest.mark.parametrize("best_of", [1, 3])
+def test_the_prefix_is_held_while_the_rest_goes_down(episodes: Episodes, best_of: int) -> None:
     seen: list[Tensor] = []
     policy = build(CONFIG, episodes)
     policy.trunk.register_forward_pre_hook(
         lambda module, arguments: seen.append(arguments[0].detach().clone())
     )
     prefix = torch.tensor([[[0.2, 0.1]], [[-0.4, 1.0]], [[0.0, 0.0]]])
-    chunks = policy.sample(observe(), prefix=prefix, sampler=Descent(steps=4))
+    chunks = policy.sample(observe(), prefix=prefix, sampler=Descent(steps=4, best_of=best_of))
     assert torch.equal(chunks[:, 0, :1], prefix)
-    held = policy.normalize_action(prefix, policy.encode(observe()))
-    assert len(seen) == 4
+    held = policy.normalize_action(prefix, policy.encode(observe())).repeat_interleave(best_of, dim=0)
+    assert len(seen) == (4 if best_of == 1 else 5)
     for x in seen:
         torch.testing.assert_close(x[:, :1], held)
 
