@@ -113,11 +113,13 @@ def test_further_jumps_start_from_the_levels_of_their_bins(point: ConsistencyPol
     torch.testing.assert_close(chunk, torch.full_like(chunk, 0.3))
     levels = [torch.exp(step / 250).item() for _, step, _ in point.trunk.asked]  # pyright: ignore
     assert levels == pytest.approx(sampler.levels(80), rel=1e-4)
-    # What comes before each network call is the action with noise of that level.
-    x, _, _ = point.trunk.asked[1]  # pyright: ignore
-    assert (
-        (x / boundary_scaling(torch.tensor(levels[1]), 0.5)[2] - 0.3) / levels[1]
-    ).std().item() == pytest.approx(1.0, abs=0.4)
+    # Every network call is shown the action with fresh noise of its level.
+    noises = []
+    for level, (x, _, _) in zip(levels[1:], point.trunk.asked[1:], strict=True):  # pyright: ignore
+        noises.append((x / boundary_scaling(torch.tensor(level), 0.5)[2] - 0.3) / level)
+        assert noises[-1].std().item() == pytest.approx(1.0, abs=0.4)
+    assert not torch.allclose(noises[0], NOISE.flatten(0, 1), atol=0.1)
+    assert not torch.allclose(noises[0], noises[1], atol=0.1)
 
 
 def test_jumps_without_a_chain_start_in_the_less_noisy_half() -> None:
@@ -273,9 +275,13 @@ def test_a_chunk_starts_with_the_prefix_and_the_network_is_shown_it(
     chunk = point.sample(SEEN, samples=2, sampler=zero, prefix=prefix)
     assert torch.equal(chunk[:, :, :2], prefix[:, None].expand(-1, 2, -1, -1))
     torch.testing.assert_close(chunk[:, :, 2:], torch.full((3, 2, 2, 1), 0.3))
+    held = prefix.repeat_interleave(2, dim=0)
+    assert torch.equal(
+        point.draw_normalized(point.encode(SEEN).repeat(2), (6, 4, 1), zero, prefix=held)[:, :2], held
+    )
     for x, step, _ in point.trunk.asked:  # pyright: ignore[reportGeneralTypeIssues]
         scale = boundary_scaling(torch.exp(step / 250), 0.5)[2]
-        torch.testing.assert_close(x[:, :2] / scale, prefix.repeat_interleave(2, dim=0), rtol=1e-4, atol=0)
+        torch.testing.assert_close(x[:, :2] / scale, held, rtol=1e-4, atol=0)
 
 
 def test_actions_are_clipped_after_every_jump(gaussian: Callable) -> None:

@@ -148,6 +148,17 @@ def test_half_precision_gives_every_weight_the_gradient_of_full(
 
 
 @pytest.mark.parametrize("config", STUDENTS, ids=IDS)
+def test_repeated_actions_past_the_end_of_an_episode_teach_nothing(
+    episodes: Episodes, config: ConsistencyConfig
+) -> None:
+    student = make(replace(config, mask_loss=True), episodes, make_policy(FLOW, episodes))
+    batch = Windows(episodes, student.spec).batch(np.arange(4))
+    nothing = replace(batch, mask=torch.zeros_like(batch.mask))
+    assert student(nothing, torch.Generator().manual_seed(0)).item() == 0.0
+    assert student(batch, torch.Generator().manual_seed(0)).item() > 0.0
+
+
+@pytest.mark.parametrize("config", STUDENTS, ids=IDS)
 def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     episodes: Episodes, make_episodes: Callable, config: ConsistencyConfig
 ) -> None:
