@@ -228,9 +228,10 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
             size = 2 / sampler.steps if self.config.objective == "eqm" else self.size
         if sampler.momentum is not None:
             step = replace(step, momentum=sampler.momentum)
-
+        # Copied, since a gradient cannot be taken through what was encoded in inference mode.
+        memory = condition.values.clone()
         return descend(
-            self.trunk, start, condition.values, step, sampler,
+            self.trunk, start, memory, step, sampler,
             size=size, prefix=prefix, generator=generator, quick=quick,
         )  # fmt: skip
 

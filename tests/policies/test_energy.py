@@ -206,6 +206,18 @@ def test_sampling_works_and_agrees_in_every_mode(
 
 
 @pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
+def test_what_was_encoded_in_inference_mode_can_be_sampled_from_outside_of_it(
+    episodes: Episodes, config: EnergyConfig
+) -> None:
+    policy = build(replace(config, trunk=TRANSFORMER), episodes)
+    with torch.inference_mode():
+        condition = policy.encode(observe())
+    x = policy.draw_normalized(condition, (3, 4, 2), Descent(steps=3))
+    known = policy.draw_normalized(policy.encode(observe()), (3, 4, 2), Descent(steps=3))
+    torch.testing.assert_close(x, known)
+
+
+@pytest.mark.parametrize("config", OBJECTIVES, ids=IDS)
 def test_predictions_can_be_differentiated_by_whoever_guides_them(
     episodes: Episodes, config: EnergyConfig
 ) -> None:
