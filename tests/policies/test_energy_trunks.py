@@ -122,9 +122,11 @@ def test_the_first_action_is_blind_to_later_frames_only_where_time_rules(causal:
     assert isinstance(trunk, EnergyTransformer)
     changed = features.clone()
     changed[:, 1] += 1.0
-    h = trunk.action_in(x) + trunk.action_position
-    cross = trunk.action_blocks[0].get_submodule("cross")
-    one, other = (cross(h, trunk.observe(f), trunk.action_mask) for f in (features, changed))
+    read: list[Tensor] = []
+    trunk.norm.register_forward_pre_hook(lambda module, arguments: read.append(arguments[0]))
+    for seen in (features, changed):
+        trunk(x, trunk.observe(seen))
+    one, other = read
     assert torch.allclose(one[:, 0], other[:, 0]) == causal
     assert not torch.allclose(one[:, 1], other[:, 1])
 
@@ -140,6 +142,12 @@ def test_actions_are_attended_to_in_both_directions() -> None:
         other[:, changed] += 1.0
         difference = (block(other, memory, None) - block(h, memory, None)).abs().amax(dim=(0, 2))
         assert (difference > 1e-6).all()
+
+
+def test_the_order_of_actions_counts() -> None:
+    trunk, (x, features) = build(SMALL), inputs()
+    memory = trunk.observe(features)
+    assert not torch.allclose(trunk(x.flip(1), memory), trunk(x, memory))
 
 
 def test_observations_are_read_in_the_order_of_time() -> None:
