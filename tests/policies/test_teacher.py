@@ -159,6 +159,26 @@ def test_repeated_actions_past_the_end_of_an_episode_teach_nothing(
 
 
 @pytest.mark.parametrize("config", STUDENTS, ids=IDS)
+def test_both_are_shown_the_same_disturbed_observation(
+    episodes: Episodes, config: ConsistencyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, observation_noise=0.3, history_dropout=0.5, draws=2)
+    student = make(config, episodes, make_policy(FLOW, episodes))
+    shown = []
+    for policy in (student, student.teacher):
+        features = policy._features  # pyright: ignore[reportAttributeAccessIssue]
+        monkeypatch.setattr(
+            policy, "_features", lambda seen, *rest, ask=features: shown.append(seen) or ask(seen, *rest)
+        )
+    batch = Windows(episodes, student.spec).batch(np.arange(4))
+    action, mine, told = student.lesson(batch, torch.Generator().manual_seed(0))
+    for key, recorded in batch.observation.items():
+        assert torch.equal(shown[0][key], shown[1][key])
+        assert not torch.allclose(shown[0][key], recorded)
+    assert len(action) == len(mine.values) == len(told.values) == 8
+
+
+@pytest.mark.parametrize("config", STUDENTS, ids=IDS)
 def test_the_student_scales_as_its_teacher_does_and_begins_with_its_weights(
     episodes: Episodes, make_episodes: Callable, config: ConsistencyConfig
 ) -> None:
