@@ -135,7 +135,7 @@ class StreamingPolicy(NetworkPolicy):
         with torch.no_grad():
             condition = self.encode(observation).repeat(samples)
             if prefix is not None and done:
-                last = prefix[:, -1:].to(self.device).repeat_interleave(samples, dim=0)
+                last = prefix[:, -1:].to(self.device, torch.float32).repeat_interleave(samples, dim=0)
                 last = self.normalize_action(last, condition)
             x = self._begin(condition, generator, done / self.spec.horizon, last)
         return self._follow(x, done, condition, (batch, samples))

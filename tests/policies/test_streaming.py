@@ -154,6 +154,8 @@ def test_a_stream_goes_on_from_the_last_committed_action(episodes: Episodes) -> 
     assert torch.equal(chunk[:, :, :3], prefix[:, None].expand(-1, 2, -1, -1))
     torch.testing.assert_close(chunk[:, 0, 3], prefix[:, -1] + policy.get_buffer("reach") * 2.0 / 4)
     assert field.times == [0.75]
+    precise = policy.sample(observe(policy, episodes), samples=2, prefix=prefix.double())
+    assert torch.equal(precise, chunk)
     full = torch.randn(3, 4, 2)
     assert torch.equal(policy.sample(observe(policy, episodes), prefix=full)[:, 0], full)
 
