@@ -43,7 +43,7 @@ from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, OwnSampler, Sa
 from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.push_t_human import PushTHuman, read_demonstrations
 from sensorimotor.training.config import TrainingConfig
-from sensorimotor.training.loop import train
+from sensorimotor.training.loop import Outcome, train
 
 PRESET = PRESETS["flow_points"]
 assert isinstance(PRESET.policy, NetworkConfig)
@@ -125,7 +125,7 @@ def fit(name: str, family: Family, episodes: Episodes, minutes: float, runs: Pat
     steps = json.loads(plan.read_text())["steps"]
     config = TrainingConfig(**{**settings, "steps": steps})
     started = (run / "checkpoints" / "last").exists()
-    train(
+    outcome = train(
         policy,
         data,
         config,
@@ -134,7 +134,14 @@ def fit(name: str, family: Family, episodes: Episodes, minutes: float, runs: Pat
         resume=started,
         clock=time.process_time,
     )
+    check_finished(outcome)
     return run
+
+
+def check_finished(outcome: Outcome) -> None:
+    """End the benchmark after a signal, before a half-trained policy is judged or teaches."""
+    if outcome.stopped:
+        raise SystemExit(f"interrupted after {outcome.steps:,} updates; call again to go on")
 
 
 def updates_per_second(
@@ -145,6 +152,7 @@ def updates_per_second(
         for count in (20, updates):
             config = TrainingConfig(**{**settings, "steps": count, "log_every": count})
             outcome = train(policy, data, config, Path(folder) / str(count), clock=time.process_time)
+            check_finished(outcome)
     return outcome.updates_per_second
 
 
