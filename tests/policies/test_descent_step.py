@@ -123,6 +123,8 @@ def test_what_an_end_owes_to_the_landscape_is_of_second_order(
         # By hand: u_1 = -0.2, a_1 = 0.8, slope at 0.62, u_2 = -0.304, a_2 = 0.496.
         (0.9, True, True, 0.246016, -0.061504),
         (0.9, True, False, 0.246016, -0.212288),
+        (0.9, False, True, 0.443008, -0.110752),
+        (0.9, False, False, 0.443008, -0.186144),
     ],
 )
 def test_two_unrolled_steps_have_the_known_loss_and_gradient(
