@@ -107,12 +107,10 @@ def check_same_spec(student: Spec, teacher: Spec) -> None:
             raise SpecError(f"{what} differs: student {mine}, teacher {theirs}; {remedy}")
 
 
-def copy_matching(student: nn.Module, teacher: nn.Module) -> int:
-    """Copy the teacher's parameters to the student's of the same name and shape; how many there were."""
-    theirs, copied = dict(teacher.named_parameters()), 0
+def copy_matching(student: nn.Module, teacher: nn.Module) -> None:
+    """Copy the teacher's parameters to the student's of the same name and shape."""
+    theirs = dict(teacher.named_parameters())
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if name in theirs and theirs[name].shape == parameter.shape:
                 parameter.copy_(theirs[name])
-                copied += 1
-    return copied
