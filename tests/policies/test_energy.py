@@ -90,6 +90,26 @@ def test_noise_and_velocity_follow_from_the_action_the_step_leads_to(
     torch.testing.assert_close(at_zero, (x - 0.999 * action) / 1e-3, rtol=1e-3, atol=1e-2)  # s is floored
 
 
+@pytest.mark.parametrize(
+    ("config", "left"),
+    [
+        (replace(CONFIG, step=DescentStep(size=0.3)), 0.7),
+        (replace(CONFIG, step=DescentStep(size=0.3), learn_size=True), 0.7),
+        # The whole descent; without one of its own, ten steps.
+        (replace(CONFIG, objective="regress", step=DescentStep(size=0.1, momentum=0.0), sampler=Descent(steps=3)), 0.9**3),
+        (replace(CONFIG, objective="regress", step=DescentStep(size=0.1, momentum=0.0), sampler=FlowEuler()), 0.9**10),
+    ],
+)  # fmt: skip
+def test_the_action_is_where_a_step_leads_that_does_not_reach_the_bottom(
+    episodes: Episodes, config: EnergyConfig, left: float
+) -> None:
+    action = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
+    policy, x, s = with_bowl(config, episodes, action), torch.randn(3, 4, 2), torch.tensor(0.5)
+    end = action + left * (x - action)
+    velocity = policy.predict_velocity(x, s, policy.encode(observe()))
+    torch.testing.assert_close(velocity, (x - end) / 0.5, atol=1e-5, rtol=1e-4)
+
+
 def test_the_gradient_of_eqm_is_the_velocity_times_its_factor(episodes: Episodes) -> None:
     action = torch.zeros(3, 4, 2)
     policy = with_bowl(EQM, episodes, action)
