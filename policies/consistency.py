@@ -3,9 +3,10 @@
 A consistency trajectory model (arXiv 2310.02279): `G(x, t, s)` is where the way through x at level t is at level s. The
 teacher makes one small step t -> u, and the student must arrive at the same action from both ends of it:
 
-    L = huber(G'(G(x_t, t, s), s, 0), G'(G'(x_u, u, s), s, 0)) + w |g(a + t' eps, t', t') - a|^2,
+    L = huber(G'(G(x_t, t, s), s, 0), G'(G'(x_u, u, s), s, 0)) + w lambda(t') |g(a + t' eps, t', t') - a|^2,
 
-with G' the same weights held fixed, and 0 the smallest level. Levels, jumps G and lines g are those of `edm.py`.
+with G' the same network with its weights held fixed, and 0 the smallest level; no gradient is taken of the second
+argument. Levels, jumps G, lines g and the weight lambda are those of `edm.py`.
 """
 
 import math
