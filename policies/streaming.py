@@ -39,8 +39,9 @@ class StreamingConfig(NetworkConfig):
 
     Attributes:
         relative: observation key of the position that actions command, where every chunk begins.
-        tube: s0, standard deviation around the demonstration that is trained on, as a share of how far the end of a
-            chunk lies from its beginning (one standard deviation).
+        tube: s0, standard deviation around the demonstration that is trained on, in scaled offsets: 1 is the largest
+            scale that the normaliser has for a step of the chunk, one standard deviation of the offset under
+            `mean_std`, half its range under `min_max`.
         pull: k, how strongly the velocity leads back to the demonstration; per length of a chunk.
         latent: s1, the tube's width at the end of the chunk with a latent variable; None for no latent variable.
         substeps: network calls per action; more of them follow a field that bends between two actions, as it does where
@@ -85,7 +86,9 @@ class StreamingPolicy(NetworkPolicy):
         _, scale = normalizer.affine("action")
         if scale.shape != (spec.horizon, spec.action_dim):
             raise SpecError(
-                f"the scale of the action has shape {tuple(scale.shape)}; a row per step is needed"
+                f"the scale of the action has shape {tuple(scale.shape)}; needed is "
+                f"{(spec.horizon, spec.action_dim)}, a row per step of a chunk: fit the normalizer with "
+                f"relative={config.relative!r}"
             )
         self.register_buffer("reach", scale.amax(dim=0), persistent=False)
 

@@ -211,7 +211,7 @@ def test_one_scale_serves_all_steps_of_a_chunk_the_largest_of_theirs(episodes: E
     normalizer = Normalizer({**statistics, "action": (torch.zeros(4, 2), rows)})
     assert build_policy(CONFIG, policy.spec, normalizer).get_buffer("reach").tolist() == [4.0, 5.0]
     flat = Normalizer({**statistics, "action": (torch.zeros(2), rows[0])})
-    with pytest.raises(SpecError, match=r"shape \(2,\); a row per step is needed"):
+    with pytest.raises(SpecError, match=r"shape \(2,\); needed is \(4, 2\), .* relative='state'"):
         build_policy(CONFIG, policy.spec, flat)
 
 
