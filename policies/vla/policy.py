@@ -27,7 +27,7 @@ from .config import VLAConfig
 from .expert import ActionExpert, check_width, widened
 from .images import camera_images
 from .mask import attention_mask, prefix_flags, suffix_flags, token_positions
-from .streams import Cache, Streams
+from .streams import Cache, Place, Streams
 from .text import build_tokenizer, padded
 from .tokens import state_bins, state_prompt
 from .vision import build_vision
@@ -40,20 +40,21 @@ class Prefix:
     Attributes:
         cache: keys and values of every layer, with B rows however many samples there are.
         valid: (B, P) bool, False for padding.
-        state: (B, O, expert_width) tokens of the state where it is part of the suffix, else None.
+        place: of B * K suffixes.
+        state: (B * K, O, expert_width) tokens of the state where it is part of the suffix, else None.
         origin: (B, A) what actions are relative to, or None.
-        samples: chunks per observation.
     """
 
     cache: Cache
     valid: Tensor
+    place: Place
     state: Tensor | None
     origin: Tensor | None
-    samples: int = 1
 
     def repeat(self, samples: int) -> Self:
-        """The same prefix for `samples` times as many chunks; nothing is copied."""
-        return replace(self, samples=self.samples * samples)
+        """The same prefix for `samples` times as many chunks; its keys and values are not copied."""
+        state = None if self.state is None else self.state.repeat_interleave(samples, dim=0)
+        return replace(self, place=self.place.repeat(samples), state=state)
 
 
 class VLAPolicy(OffsetActions, GenerativePolicy):
@@ -97,15 +98,15 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
 
     def encode(self, observation: Mapping[str, Any]) -> Prefix:
         """Encode images, instruction and state of B observations, once for all flow steps and samples."""
-        return self._encode(observation, self._numbers(observation), observation)
+        return self._encode(observation, self._numbers(observation))
 
     def _numbers(self, observation: Mapping[str, Any]) -> Tensor | None:
         """Normalised numeric observations (B, O, C)."""
         return None if self.encoder is None else self.encoder(observation, self.normalizer)
 
-    def _encode(self, seen: Mapping[str, Any], numbers: Tensor | None, real: Mapping[str, Any]) -> Prefix:
-        """Encode what is seen; actions are relative to what was really observed."""
-        tokens, valid = self._seen_tokens(seen, numbers)
+    def _encode(self, observation: Mapping[str, Any], numbers: Tensor | None) -> Prefix:
+        """Encode an observation whose numbers may be disturbed; actions are relative to what was really observed."""
+        tokens, valid = self._seen_tokens(observation, numbers)
         state = None
         if self.state is not None and numbers is not None:
             state = self.state(widened(numbers, self.state.in_features))
@@ -115,12 +116,14 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
             tokens = torch.cat([tokens, inside.to(tokens)], dim=1)
             valid = torch.cat([valid, valid.new_ones(inside.shape[:2])], dim=1)
         cache = self.streams.encode(tokens, attention_mask(flags, valid), token_positions(valid))
+        state = state if inside is None else None
+        place = self.streams.place(*self._suffix_layout(valid, 0 if state is None else state.shape[1]))
         origin = None
         if self.config.relative is not None:
-            origin = origin_of(real[self.config.relative], self.spec.action_dim).to(
+            origin = origin_of(observation[self.config.relative], self.spec.action_dim).to(
                 self.device, torch.float32
             )
-        return Prefix(cache, valid, state if inside is None else None, origin)
+        return Prefix(cache, valid, place, state, origin)
 
     def _seen_tokens(self, observation: Mapping[str, Any], numbers: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, prefix_width) of images and text, and which are real (B, P)."""
@@ -159,18 +162,14 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
     def _velocity(self, x: Tensor, s: Tensor, prefix: Prefix) -> Tensor:
         """The expert's answer (B * K, H, action_width)."""
         tokens, condition = self.expert.tokens(x, s.reshape(-1))
-        count = 0
         if prefix.state is not None:
-            count = prefix.state.shape[1]
-            state = prefix.state.repeat_interleave(prefix.samples, dim=0)
-            tokens = torch.cat([state.to(tokens), tokens], dim=1)
-        mask, positions = self._suffix_layout(prefix.valid, count, x.shape[1])
-        out = self.streams.decode(tokens, prefix.cache, mask, positions, condition)
-        return self.expert.velocity(out[:, count:])
+            tokens = torch.cat([prefix.state.to(tokens), tokens], dim=1)
+        out = self.streams.decode(tokens, prefix.cache, prefix.place, condition)
+        return self.expert.velocity(out[:, -x.shape[1] :])
 
-    def _suffix_layout(self, valid: Tensor, state: int, actions: int) -> tuple[Tensor, Tensor]:
-        """Which tokens the suffix sees (B, L, P + L), and its positions (B, L)."""
-        flags = suffix_flags(self.config.mask, state, actions).to(valid.device)
+    def _suffix_layout(self, valid: Tensor, state: int) -> tuple[Tensor, Tensor]:
+        """Which tokens a suffix of so many state tokens and a chunk sees (B, L, P + L), and its positions (B, L)."""
+        flags = suffix_flags(self.config.mask, state, self.spec.horizon).to(valid.device)
         own = attention_mask(flags, valid.new_ones(1, len(flags))).expand(len(valid), -1, -1)
         before = valid[:, None].expand(-1, len(flags), -1)
         positions = valid.sum(dim=1, keepdim=True) + torch.arange(len(flags), device=valid.device)
@@ -214,7 +213,7 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         if numbers is not None and self.config.observation_noise:
             numbers = self._disturbed(batch.observation, generator)
         draws = self.config.draws
-        condition = self._encode(batch.observation, numbers, batch.observation).repeat(draws)
+        condition = self._encode(batch.observation, numbers).repeat(draws)
         action = batch.action.to(self.device, torch.float32).repeat_interleave(draws, dim=0)
         action = self.normalize_action(action, condition)
         s = draw_times(self.config.time, len(action), generator).to(action)

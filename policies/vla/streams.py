@@ -6,12 +6,14 @@ all samples; the result equals one attention over both, token for token.
 Shapes: B batch, K samples, P prefix tokens, L suffix tokens, G groups, D width of a head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from ...data.errors import ConfigError
-from .attention import mask_bias, rotate, rotation, self_attention, shared_attention
+from .attention import Rotation, mask_bias, rotate, rotation, self_attention, shared_attention
 from .blocks import Activation, AdaptiveRMSNorm, Layer, RMSNorm
 
 Cache = tuple[tuple[Tensor, Tensor], ...]
@@ -65,6 +67,26 @@ class StreamsConfig:
             raise ConfigError(f"activation must be gelu or silu, got {self.activation!r}")
 
 
+@dataclass(frozen=True)
+class Place:
+    """What suffixes see and where their tokens stand, which is the same at every flow step.
+
+    Attributes:
+        bias: (B, L, P + L) of `mask_bias`.
+        turn: rotation to the tokens' positions, B * K rows.
+        restart: rotation to positions that count from 0, one row, for layers without keys of their own.
+    """
+
+    bias: Tensor
+    turn: Rotation
+    restart: Rotation
+
+    def repeat(self, samples: int) -> Self:
+        """The same for `samples` times as many suffixes."""
+        cos, sin = (x.repeat_interleave(samples, dim=0) for x in self.turn)
+        return replace(self, turn=(cos, sin))
+
+
 class Streams(nn.Module):
     """Both streams, layer by layer."""
 
@@ -102,33 +124,39 @@ class Streams(nn.Module):
                 tokens = layer.finish(tokens, attended, gate, None)
         return tuple(cache)
 
-    def decode(
-        self, tokens: Tensor, cache: Cache, mask: Tensor, positions: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
+    def place(self, mask: Tensor, positions: Tensor) -> Place:
+        """How `decode` reads one suffix per prefix.
+
+        Args:
+            mask: (B, L, P + L) bool.
+            positions: (B, L), one after the other.
+        """
+        width = self.config.head_width
+        first = torch.arange(mask.shape[1], device=mask.device)[None]
+        return Place(
+            mask_bias(mask, torch.float32), rotation(positions, width), restart=rotation(first, width)
+        )
+
+    def decode(self, tokens: Tensor, cache: Cache, place: Place, condition: Tensor | None = None) -> Tensor:
         """The expert's answer (B * K, L, expert_width).
 
         Args:
             tokens: (B * K, L, expert_width); K in a row belong to one prefix.
             cache: of `encode`.
-            mask: (B, L, P + L) bool.
-            positions: (B, L).
+            place: of `place`, repeated K times.
             condition: (B * K, expert_width) for adaptive norms, or (1, expert_width) for all.
         """
-        width, batch = self.config.head_width, len(positions)
-        turn = rotation(positions.repeat_interleave(len(tokens) // batch, dim=0), width)
-        bias = mask_bias(mask, tokens.dtype)
-        restart = rotation(
-            (positions - positions[:, :1])[:1], width
-        )  # layers without keys of their own count from 0
         for i, prefix in enumerate(cache):
             _, layer = self.layer(i)
             normed, gate = layer.norm_attention(tokens, condition)
             q = layer.queries(normed)
             if self.is_joint(i):
                 k, v = layer.keys_values(normed, normed)
-                attended = shared_attention(rotate(q, turn), prefix, (rotate(k, turn), v), bias)
+                own = (rotate(k, place.turn), v)
+                attended = shared_attention(rotate(q, place.turn), prefix, own, place.bias)
             else:
-                attended = shared_attention(rotate(q, restart), prefix, None, bias[..., : prefix[0].shape[2]])
+                seen = place.bias[..., : prefix[0].shape[2]]
+                attended = shared_attention(rotate(q, place.restart), prefix, None, seen)
             tokens = layer.finish(tokens, attended, gate, condition)
         return self.norm(tokens, condition)[0]
 

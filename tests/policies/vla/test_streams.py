@@ -82,7 +82,7 @@ def test_the_cached_prefix_gives_what_one_attention_over_all_tokens_gives(kind: 
         hidden, expected = jointly(streams, prefix, suffix, mask, positions, condition)
         other, _ = jointly(streams, prefix, 5 - suffix, mask, positions, condition)
         cache = streams.encode(prefix, mask[:, :n, :n], positions[:, :n])
-        out = streams.decode(suffix, cache, mask[:, n:], positions[:, n:], condition)
+        out = streams.decode(suffix, cache, streams.place(mask[:, n:], positions[:, n:]), condition)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(hidden[valid[:, :n]], other[valid[:, :n]], atol=0, rtol=0)
 
@@ -99,6 +99,20 @@ def test_samples_share_a_prefix_as_if_each_had_its_own(vla: Make, vla_observatio
         alone = policy.predict_velocity(x, s, policy.encode(copied))
     assert shared.cache[0][0].shape[0] == 3
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_where_tokens_stand_is_found_out_once_for_all_steps_and_samples(
+    vla: Make, vla_observation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = vla("smolvla")
+    asked: list[torch.Size] = []
+    inner = policy.streams.place
+    monkeypatch.setattr(
+        policy.streams, "place", lambda mask, at: (asked.append(mask.shape), inner(mask, at))[1]
+    )
+    policy.sample(vla_observation(2), samples=3)
+    seen = 16 + 7 + 1  # patches, words of the longer text, state
+    assert asked == [(2, 8, seen + 8)]
 
 
 def test_rotary_positions_matter_only_by_their_distance() -> None:
@@ -133,7 +147,7 @@ def test_adaptive_blocks_change_nothing_at_the_start_but_learn(vla: Make) -> Non
     prefix = torch.randn(1, 3, policy.config.streams.prefix_width)
     cache = streams.encode(prefix, torch.ones(1, 3, 3, dtype=torch.bool), torch.arange(3)[None])
     mask = torch.ones(1, 4, 7, dtype=torch.bool)
-    out = streams.decode(suffix, cache, mask, torch.arange(3, 7)[None], condition)
+    out = streams.decode(suffix, cache, streams.place(mask, torch.arange(3, 7)[None]), condition)
     unit = suffix / suffix.square().mean(-1, keepdim=True).add(1e-6).sqrt()
     torch.testing.assert_close(out, unit)
     out.square().sum().backward()
