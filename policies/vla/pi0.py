@@ -66,6 +66,7 @@ def load_pi0(
     Raises:
         CheckpointError: if weights are missing, left over, or of another shape.
         NormalizerError: if no statistics come with the model and none are given.
+        SpecError: if the spec has no images, no instruction or no numbers.
     """
     folder = Path(folder)
     values = read_config(folder, "pi0")

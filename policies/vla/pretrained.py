@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...data.errors import CheckpointError, ConfigError, NormalizerError
+from ...data.errors import CheckpointError, ConfigError, NormalizerError, SpecError
 from ...data.formats.lerobot_info import our_key
 from ...data.normalizer import Normalizer
 from ...data.spec import Field, Spec
@@ -22,9 +22,11 @@ from .config import VLAConfig
 from .layout import Layout
 from .policy import VLAPolicy
 
+_READ_BY = {"vision": "image", "embedding": "instruction", "state": "numbers"}  # by which part of a policy
 _STD_FLOOR = 1e-8  # LeRobot adds it to every standard deviation
 _LISTED = 10
 _CONFIG, _WEIGHTS, _PROCESSOR = "config.json", "model.safetensors", "policy_preprocessor.json"
+_NEEDED = ("input_features", "output_features", "chunk_size", "n_action_steps")  # of config.json
 _LEGACY = (
     "normalize_inputs.",
     "normalize_targets.",
@@ -38,6 +40,10 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     if config.get("type") != kind:
         raise ConfigError(
             f"{folder / _CONFIG} describes a policy of type {config.get('type')!r}, not {kind!r}"
+        )
+    if missing := [name for name in _NEEDED if name not in config]:
+        raise CheckpointError(
+            f"{folder / _CONFIG} does not say {', '.join(missing)}; copy the whole folder of the model"
         )
     return config
 
@@ -55,11 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Weights by name, without the prefix `model.`, and the statistics that older files keep among them."""
-    path = folder / _WEIGHTS
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; copy the whole folder of the model") from error
+    tensors = _read_tensors(folder / _WEIGHTS)
     statistics = {name: tensor for name, tensor in tensors.items() if name.startswith(_LEGACY)}
     weights = {
         name.replace("_orig_mod.", "").removeprefix("model."): tensor
@@ -67,6 +69,13 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         if name not in statistics
     }
     return weights, statistics
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; copy the whole folder of the model") from error
 
 
 def spec_of(config: Mapping[str, Any], control_hz: float | None) -> Spec:
@@ -122,7 +131,7 @@ def _statistics(folder: Path, legacy: Mapping[str, Tensor]) -> dict[str, Tensor]
         for step in read_json(folder / _PROCESSOR).get("steps", []):
             file = step.get("state_file")
             if step.get("registry_name") == "normalizer_processor" and file:
-                found |= load_file(folder / Path(file).name)
+                found |= _read_tensors(folder / Path(file).name)
     return found
 
 
@@ -174,11 +183,18 @@ def assemble(
 
     Raises:
         CheckpointError: listing the weights that are missing, left over, or of another shape.
+        SpecError: if the spec lacks what a part of the policy reads.
     """
     with torch.device("meta"):  # no random weights of billions of numbers, only to be replaced
         policy = VLAPolicy(config, spec, normalizer)
     names = layout.names(config)
     wanted = policy.state_dict()
+    if unread := sorted({ours.split(".")[0] for ours in names if ours not in wanted}):
+        kinds = ", ".join(_READ_BY[part] for part in unread)
+        raise SpecError(
+            f"a published policy reads images, an instruction and numbers, and the spec has no {kinds}; it has "
+            f"{list(spec.observation)}"
+        )
     missing = sorted(theirs for theirs in names.values() if theirs not in weights)
     left = sorted(set(weights) - set(names.values()) - set(layout.unused))
     if missing or left:

@@ -57,6 +57,7 @@ def load_smolvla(
         CheckpointError: if weights are missing, left over, or of another shape.
         ConfigError: for a variant of the architecture that is not known.
         NormalizerError: if no statistics come with the model and none are given.
+        SpecError: if the spec has no images, no instruction or no numbers.
     """
     folder, vlm = Path(folder), Path(vlm)
     values = read_config(folder, "smolvla")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sensorimotor.data.errors import CheckpointError, ConfigError, NormalizerError
+from sensorimotor.data.errors import CheckpointError, ConfigError, NormalizerError, SpecError
 from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.factory import describe, load
@@ -357,6 +357,40 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     (folder / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         open_policy("smolvla", folder, control_hz=30)
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["input_features", "output_features", "chunk_size", "n_action_steps"])
+def test_what_a_configuration_does_not_say_is_named(kind: str, name: str, tmp_path: Path) -> None:
+    values = {key: value for key, value in CASES[kind][0]().items() if key != name}
+    folder = write(tmp_path / "model", values, CASES[kind][1]())
+    with pytest.raises(CheckpointError, match=rf"config\.json does not say {name}"):
+        open_policy(kind, folder, control_hz=30)
+
+
+def test_statistics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    folder = make("smolvla", tmp_path)
+    (folder / "step_5.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"cannot read .*step_5\.safetensors"):
+        open_policy("smolvla", folder, control_hz=30)
+    (folder / "step_5.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot read .*step_5\.safetensors"):
+        open_policy("smolvla", folder, control_hz=30)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("lacking", "message"),
+    [("state", "no numbers"), ("image.top", "no image"), ("instruction", "no instruction")],
+)
+def test_a_robot_without_what_the_policy_reads_is_refused(
+    kind: str, lacking: str, message: str, tmp_path: Path
+) -> None:
+    folder = make(kind, tmp_path)
+    spec = open_policy(kind, folder, control_hz=30).spec
+    kept = tuple(key for key in spec.observation if key != lacking)
+    with pytest.raises(SpecError, match=message):
+        open_policy(kind, folder, spec=spec.keep(kept))
 
 
 # pi0 needs the transformers that its LeRobot release asks for: openpi's changes on top of 4.53.
