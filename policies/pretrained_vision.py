@@ -111,10 +111,15 @@ class PretrainedVision(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen backbone stays as in evaluation: nothing is dropped out of it."""
+        """A frozen backbone stays as in evaluation: nothing is dropped out of it.
+
+        Batch normalisation always does: statistics of a batch would belong to the raw weights, and policies act with
+        averaged ones (EMA).
+        """
         super().train(mode)
-        if self.frozen:
-            self.backbone.eval()
+        for module in self.backbone.modules():
+            if self.frozen or isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
         return self
 
     def forward(self, x: Tensor) -> Tensor:

@@ -110,6 +110,15 @@ def test_nothing_is_dropped_out_of_a_frozen_backbone(tmp_path: Path) -> None:
     assert not torch.equal(tuned(images), tuned(images))
 
 
+def test_batch_statistics_of_a_tuned_backbone_stay_as_they_came(tmp_path: Path) -> None:
+    tuned = PretrainedVision(PretrainedConfig(path=str(folder_of(tmp_path, "resnet")), frozen=False)).train()
+    images = torch.rand(4, 3, 32, 32)
+    before = {name: value.clone() for name, value in tuned.named_buffers()}
+    torch.testing.assert_close(tuned(images)[:1], tuned(images[:1]), atol=1e-5, rtol=1e-5)
+    assert any("running_mean" in name for name in before)
+    assert all(torch.equal(value, before[name]) for name, value in tuned.named_buffers())
+
+
 @pytest.mark.parametrize(
     ("values", "size"),
     [
