@@ -34,7 +34,16 @@ def with_instruction(episodes: Episodes) -> Episodes:
 
 
 def instructions_of(tasks: list[str], index: Array) -> Array:
-    """(N,) the task of every step, from the number of each."""
+    """(N,) the task of every step, from the number of each.
+
+    Raises:
+        DataError: if a number names no task.
+    """
+    if index.dtype.kind not in "iu" or (index.size and not 0 <= index.min() <= index.max() < len(tasks)):
+        raise DataError(
+            f"{TASK_INDEX!r} must number the {len(tasks)} tasks from 0, got {index.dtype} {np.unique(index)[:8].tolist()}; "
+            "correct it or the list of tasks"
+        )
     return np.array([str(task) for task in tasks])[index]
 
 

@@ -98,6 +98,15 @@ def test_tasks_of_a_recording_become_instructions(make_episodes: Make) -> None:
         with_instruction(replace(episodes, metadata={}))
 
 
+@pytest.mark.parametrize("index", [[0, 2, 1, 1], [0, -1, 1, 1], [0.0, 1.0, 1.0, 1.0]])
+def test_numbers_of_no_task_are_refused(make_episodes: Make, index: list[float]) -> None:
+    episodes = replace(
+        make_episodes((2, 2)), extra={"task_index": np.array(index)}, metadata={"tasks": ["push", "pull"]}
+    )
+    with pytest.raises(DataError, match="must number the 2 tasks from 0, got"):
+        with_instruction(episodes)
+
+
 def test_instructions_are_numbered_as_they_first_come() -> None:
     number, texts = tasks_of({"instruction": np.array(["b", "a", "b", "c"])}) or (None, None)
     assert texts == ["b", "a", "c"]
