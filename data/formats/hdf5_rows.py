@@ -69,10 +69,15 @@ class Hdf5Rows(LazyArray):
         filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
         unshuffled = self.dtype.itemsize == 1  # of single bytes, shuffling changes nothing
         known = filters in ([_GZIP], [_SHUFFLE, _GZIP] if unshuffled else [_GZIP])
-        return known and dataset.chunks == (1, *dataset.shape[1:])
+        stored = known and dataset.chunks == (1, *dataset.shape[1:])
+        return stored and dataset.id.get_num_chunks() == len(dataset)  # HDF5 fills in those never written
 
     def read(self, rows: NDArray[np.int64]) -> Array:
-        """Rows by the fastest way that the file's layout allows."""
+        """Rows by the fastest way that the file's layout allows.
+
+        Raises:
+            DataError: if the file was moved, cut short or damaged.
+        """
         if self._process != os.getpid():
             self._reopen()
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -90,6 +95,15 @@ class Hdf5Rows(LazyArray):
     def _read_from(self, number: int, rows: NDArray[np.int64], found: Array) -> None:
         """Rows of one dataset, into `found`."""
         dataset = self._dataset(number)
+        try:
+            self._fill(dataset, rows, found)
+        except (OSError, RuntimeError, ValueError, zlib.error) as error:
+            raise DataError(
+                f"{self.path} is damaged: rows {rows[0]} to {rows[-1]} of {self.names[number]} cannot be read "
+                f"({error}); copy or record it again"
+            ) from error
+
+    def _fill(self, dataset: h5py.Dataset, rows: NDArray[np.int64], found: Array) -> None:
         if self.packed:
             rest = (0,) * (self.ndim - 1)
             for place, row in enumerate(rows.tolist()):
@@ -119,8 +133,14 @@ class Hdf5Rows(LazyArray):
                 self._map = np.memmap(self.path, np.uint8, mode="r")
             else:
                 self._file = h5py.File(self.path, "r")
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"{self.path} cannot be read any more ({error}); was it moved?") from error
+        if self._map is not None and self.offsets is not None and len(self.offsets):
+            needed = int(self.offsets.max()) + self.row_bytes
+            if len(self._map) < needed:
+                raise DataError(
+                    f"{self.path} is cut short: {len(self._map)} bytes, {needed} are needed; copy or record it again"
+                )
         self._process = os.getpid()
 
     def close(self) -> None:

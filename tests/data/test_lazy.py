@@ -258,11 +258,12 @@ def test_a_closed_array_opens_again_and_a_moved_file_is_named(tmp_path: Path) ->
         {"chunks": (1, 8, 8, 3), "compression": "gzip", "shuffle": True},
         {"chunks": (1, 8, 8, 3), "compression": "gzip"},
         {"chunks": (4, 8, 8, 3), "compression": "gzip"},
+        {"chunks": (1, 8, 8, 3), "compression": "gzip", "maxshape": (None, 8, 8, 3)},
         {"chunks": (3, 5, 8, 3)},
         {"chunks": (1, 8, 8, 3), "compression": "lzf"},
         {"chunks": (1, 8, 8, 3), "compression": "gzip", "fletcher32": True},
     ],
-    ids=["contiguous", "shuffled", "gzip", "four frames", "odd chunks", "lzf", "checksum"],
+    ids=["contiguous", "shuffled", "gzip", "four frames", "growing", "odd chunks", "lzf", "checksum"],
 )
 def test_every_layout_of_the_file_is_read_alike(tmp_path: Path, layout: dict[str, Any]) -> None:
     import h5py
@@ -277,6 +278,45 @@ def test_every_layout_of_the_file_is_read_alike(tmp_path: Path, layout: dict[str
     for index in INDICES[:9]:
         np.testing.assert_array_equal(lazy[index], whole[index])
     np.testing.assert_array_equal(lazy[np.array([29, 0, 14, 15])], whole[[29, 0, 14, 15]])
+
+
+def test_frames_never_written_are_those_that_reading_everything_gives(tmp_path: Path) -> None:
+    import h5py
+
+    from sensorimotor.data.formats.hdf5_rows import Hdf5Rows
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        made = file.create_dataset(
+            "x", (5, 2, 3), np.uint8, chunks=(1, 2, 3), compression="gzip", fillvalue=7
+        )
+        made[1] = 3
+        lazy, whole = Hdf5Rows(tmp_path / "a.h5", [made]), made[()]
+    np.testing.assert_array_equal(lazy[:], whole)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_damaged_frames_are_named(tmp_path: Path, compression: Any) -> None:
+    import h5py
+
+    from sensorimotor.data.errors import DataError
+
+    path = tmp_path / "a.hdf5"
+    write_robomimic(seeing(), path, compression=compression)
+    frames: Any = load_dataset(path, lazy_images=True).observation["image.top"]
+    with h5py.File(path) as file:
+        dataset: Any = file["data/demo_1/obs/image.top"]
+        start = dataset.id.get_chunk_info(2).byte_offset if compression else dataset.id.get_offset()
+    data = bytearray(path.read_bytes())
+    if compression:
+        data[start : start + 40] = bytes(40)
+    path.write_bytes(data if compression else data[:start])
+    wanted = r"damaged: rows 2 to 2 of /data/demo_1/obs/image\.top" if compression else "cut short"
+    with pytest.raises(DataError, match=rf"a\.hdf5 is {wanted}"):
+        frames[7]
+    path.write_bytes(b"")
+    frames.close()
+    with pytest.raises(DataError, match=r"a\.hdf5 cannot be read any more"):
+        frames[7]
 
 
 def test_rows_that_differ_are_refused(tmp_path: Path) -> None:
