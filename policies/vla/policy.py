@@ -75,6 +75,11 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         self.relative = config.relative
         if self.relative is not None:
             check_origin(spec, self.relative)
+        if config.state == "text" and self.instruction is None:
+            raise SpecError(
+                "state=text writes numbers behind the instruction, and the policy's observations "
+                f"{list(spec.observation)} hold none; name it in chunk.observation, or use state=suffix"
+            )
         width = config.streams.prefix_width
         self.tokenizer = build_tokenizer(config.text)
         self.vision = build_vision(config.vision, width) if self.cameras else None
@@ -140,7 +145,10 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
             if self.config.state == "text" and numbers is not None:
                 bins = state_bins(numbers[:, -1]).cpu()
                 texts = [state_prompt(text, row) for text, row in zip(texts, bins, strict=True)]
-            ids, real = padded(self.tokenizer(texts), self.device)
+            words = self.tokenizer(texts)
+            if self.config.state == "text":
+                _check_whole(texts, words, self.config.text.length)
+            ids, real = padded(words, self.device)
             scale = self.config.streams.prefix_width**0.5 if self.config.scaled_text else 1.0
             parts.append(self.embedding(ids) * scale)
             masks.append(real)
@@ -235,6 +243,16 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
             x = observation[key].to(scale)
             seen[key] = x + self.config.observation_noise * scale * draw(x.shape, generator, x)
         return self._numbers(seen)
+
+
+def _check_whole(texts: list[str], words: list[list[int]], length: int) -> None:
+    """Raise for a prompt that may have been cut: the state stands at its end."""
+    for text, row in zip(texts, words, strict=True):
+        if len(row) >= length:
+            raise SpecError(
+                f"the prompt {text!r} fills all {length} tokens, so that numbers of the state may be cut off; "
+                "raise policy.text.length or shorten the instruction"
+            )
 
 
 def _encoder(config: VLAConfig, spec: Spec, numeric: tuple[str, ...]) -> LowDimEncoder | None:

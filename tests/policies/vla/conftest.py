@@ -28,7 +28,7 @@ SPEC = Spec(
 )
 KINDS: dict[str, dict[str, Any]] = {
     "pi0": {"mask": "pi0", "state": "suffix", "fusion": "concat"},
-    "pi05": {"mask": "pi0", "state": "text", "fusion": "adarms", "text": BytesConfig(length=80)},
+    "pi05": {"mask": "pi0", "state": "text", "fusion": "adarms", "text": BytesConfig(length=120)},
     "smolvla": {"mask": "smolvla", "state": "prefix", "fusion": "concat"},
 }
 

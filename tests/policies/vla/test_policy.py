@@ -16,7 +16,7 @@ from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.sampling import FlowEuler
 from sensorimotor.policies.vla.config import VLAConfig
 from sensorimotor.policies.vla.policy import VLAPolicy
-from sensorimotor.policies.vla.text import WordsConfig
+from sensorimotor.policies.vla.text import BytesConfig, WordsConfig
 from sensorimotor.training.checkpoint import MODEL, save_checkpoint, save_weights
 
 Make = Callable[..., VLAPolicy]
@@ -244,6 +244,24 @@ def test_specs_it_cannot_read_are_refused(observation: dict[str, Field], message
 def test_impossible_configurations_are_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         VLAConfig(**wrong)
+
+
+def test_a_state_in_words_needs_an_instruction(vla_config: Callable[..., VLAConfig]) -> None:
+    config = vla_config("pi05")
+    spec = Spec(
+        observation={"state": Field(shape=(2,)), "image.top": Field(shape=(32, 32, 3), dtype="uint8")},
+        action=Field(shape=(2,)),
+        control_hz=10,
+    )
+    with pytest.raises(SpecError, match=r"state=text .* hold none"):
+        build_policy(config, spec, Normalizer({"action": (torch.zeros(2), torch.ones(2))}))
+
+
+def test_a_state_in_words_is_never_cut_off(vla: Make, vla_observation: Observe) -> None:
+    """The prompt begins with 41 bytes: "Task: push the T to the left goal, State:"."""
+    policy = vla("pi05", text=BytesConfig(length=40))
+    with pytest.raises(SpecError, match=r"'Task: push .*' fills all 40 tokens"):
+        policy.sample(vla_observation(1))
 
 
 def test_a_network_too_narrow_for_the_robot_is_refused(vla: Make) -> None:
