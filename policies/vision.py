@@ -75,7 +75,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.cameras = tuple(filter(is_camera, spec.observation))
-        self.frames = {key: _frame_size(key, spec) for key in self.cameras}
+        self.frames = {key: frame_size(key, spec) for key in self.cameras}
         if config.shared and len(set(self.frames.values())) > 1:
             raise SpecError(
                 f"cameras that share an encoder must have one size, got {self.frames}; use vision.shared=false"
@@ -102,11 +102,7 @@ class VisionEncoder(nn.Module):
         """Key -> uint8 (B, O, H, W, 3) to (B, O, width); the centre of each frame unless views are given."""
         parts = []
         for number, key in enumerate(self.cameras):
-            frames = observation[key]
-            if frames.dtype != torch.uint8:
-                raise SpecError(
-                    f"observation {key!r} holds {frames.dtype}; frames are uint8, 0 to 255, as cameras give them"
-                )
+            frames = checked_frames(key, observation[key])
             eye = self._eye(number)
             view = (views or {}).get(key) or centre_view(len(frames), self.frames[key], eye.size)
             parts.append(eye(frames, view))
@@ -165,10 +161,24 @@ def build_image_encoder(config: ImageEncoderConfig, size: tuple[int, int]) -> tu
     return encoder, encoder.channels
 
 
-def _frame_size(key: str, spec: Spec) -> tuple[int, int]:
+def frame_size(key: str, spec: Spec) -> tuple[int, int]:
+    """Height and width of a camera's frames.
+
+    Raises:
+        SpecError: if they are no colour images in uint8.
+    """
     field = spec.observation[key]
     if len(field.shape) != 3 or field.shape[2] != 3 or field.dtype != "uint8":
         raise SpecError(
             f"observation {key!r} is {field.dtype}{list(field.shape)}; cameras give uint8 (height, width, 3)"
         )
     return field.shape[0], field.shape[1]
+
+
+def checked_frames(key: str, frames: Tensor) -> Tensor:
+    """The frames observed under this key; raise unless they are uint8."""
+    if frames.dtype != torch.uint8:
+        raise SpecError(
+            f"observation {key!r} holds {frames.dtype}; frames are uint8, 0 to 255, as cameras give them"
+        )
+    return frames

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,14 +32,3 @@ def _margins(across: int, down: int, padding: Padding) -> tuple[int, int, int, i
     if padding == "left_top":
         return across, 0, down, 0
     return across // 2, across - across // 2, down // 2, down - down // 2
-
-
-def camera_images(observation: Tensor) -> tuple[Tensor, int]:
-    """Pictures (B, O, H, W, 3) of one camera as (B * O, H, W, 3), and O.
-
-    Raises:
-        TypeError: for pictures that are not uint8.
-    """
-    if observation.dtype != torch.uint8:
-        raise TypeError(f"pictures must be uint8, got {observation.dtype}")
-    return observation.flatten(0, 1), observation.shape[1]

@@ -23,9 +23,9 @@ from ..origin import OffsetActions, check_origin, origin_of
 from ..path import mix, noise_from_velocity
 from ..policy import GenerativePolicy
 from ..sampling import OwnSampler, SamplerConfig, Trace
+from ..vision import checked_frames, frame_size
 from .config import VLAConfig
 from .expert import ActionExpert, check_width, widened
-from .images import camera_images
 from .mask import attention_mask, prefix_flags, suffix_flags, token_positions
 from .streams import Cache, Place, Streams
 from .text import build_tokenizer, padded
@@ -136,8 +136,8 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         masks: list[Tensor] = []
         if self.vision is not None:
             for key in self.cameras:
-                images, steps = camera_images(observation[key].to(self.device))
-                found = self.vision(images).unflatten(0, (-1, steps)).flatten(1, 2)
+                images = checked_frames(key, observation[key]).to(self.device)  # (B, O, H, W, 3)
+                found = self.vision(images.flatten(0, 1)).unflatten(0, images.shape[:2]).flatten(1, 2)
                 parts.append(found)
                 masks.append(torch.ones(found.shape[:2], dtype=torch.bool, device=found.device))
         if self.embedding is not None and self.instruction is not None:
@@ -275,11 +275,7 @@ def _sorted_keys(spec: Spec) -> tuple[tuple[str, ...], str | None, tuple[str, ..
         )
     if len(text) > 1:
         raise SpecError(f"a vision-language-action policy reads one text, got {text}")
-    flat = [key for key in cameras if len(fields[key].shape) != 3 or fields[key].shape[-1] != 3]
-    if flat or any(fields[key].dtype != "uint8" for key in cameras):
-        wrong = flat[0] if flat else next(key for key in cameras if fields[key].dtype != "uint8")
-        raise SpecError(
-            f"observation {wrong!r} must be uint8 pictures (height, width, 3), got {fields[wrong].dtype} {fields[wrong].shape}"
-        )
+    for key in cameras:
+        frame_size(key, spec)  # raises for what is no colour image
     numeric = tuple(key for key in fields if key not in (*cameras, *text))
     return cameras, text[0] if text else None, numeric

@@ -99,7 +99,7 @@ class Patches(nn.Module):
     """
 
     def __init__(self, config: PatchConfig, width: int) -> None:
-        """Positions start small, so that patches are told apart from the first update on."""
+        """Positions start larger than what patches hold, and so tell them apart from the first update on."""
         super().__init__()
         self.config = config
         self.tokens = (config.size // config.patch) ** 2

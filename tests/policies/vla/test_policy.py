@@ -220,8 +220,8 @@ def test_one_picture_more_is_one_camera_more(vla_config: Callable[..., VLAConfig
     [
         ({"state": Field(shape=(2,))}, "images, an instruction or both"),
         ({"a": Field(shape=(), dtype="str"), "b": Field(shape=(), dtype="str")}, "one text"),
-        ({"image.top": Field(shape=(8, 8, 3))}, "must be uint8"),
-        ({"image.top": Field(shape=(8, 8, 1), dtype="uint8")}, r"pictures \(height, width, 3\)"),
+        ({"image.top": Field(shape=(8, 8, 3))}, "is float32.*cameras give uint8"),
+        ({"image.top": Field(shape=(8, 8, 1), dtype="uint8")}, r"cameras give uint8 \(height, width, 3\)"),
     ],
 )
 def test_specs_it_cannot_read_are_refused(observation: dict[str, Field], message: str) -> None:
@@ -284,5 +284,5 @@ def test_instructions_that_do_not_fit_are_refused(
 
 def test_pictures_of_another_kind_are_refused(vla: Make, vla_observation: Observe) -> None:
     observation = vla_observation(1)
-    with pytest.raises(TypeError, match="uint8"):
+    with pytest.raises(SpecError, match=r"'image.top' holds torch.float32; frames are uint8"):
         vla("pi0").sample({**observation, "image.top": observation["image.top"].float()})
