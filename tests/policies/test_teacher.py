@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,7 @@ def test_both_are_shown_the_same_disturbed_observation(
     student = make(config, episodes, make_policy(FLOW, episodes))
     shown = []
     for policy in (student, student.teacher):
-        features = policy._features  # pyright: ignore[reportAttributeAccessIssue]
+        features: Any = policy._features
         monkeypatch.setattr(
             policy, "_features", lambda seen, *rest, ask=features: shown.append(seen) or ask(seen, *rest)
         )
