@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sensorimotor.data.errors import ConfigError
 from sensorimotor.data.spec import Field, Spec
-from sensorimotor.policies.descent_step import DescentStep, advance
+from sensorimotor.policies.descent_step import DescentStep, advance, slope
 from sensorimotor.policies.energy_mlp import EnergyMLPConfig
 from sensorimotor.policies.energy_transformer import (
     Attention,
@@ -63,6 +63,19 @@ def test_gradients_agree_with_finite_differences_to_second_order(config: EnergyT
 
     assert torch.autograd.gradcheck(energy, (x, features))
     assert torch.autograd.gradgradcheck(energy, (x, features))
+
+
+@pytest.mark.parametrize("config", TRUNKS, ids=IDS)
+def test_gradients_have_no_jumps(config: EnergyTrunkConfig) -> None:
+    # A kink, as of ReLU, has no curvature to learn from; finite differences beside it do not notice.
+    trunk, (x, features) = build(config).double(), inputs(1)
+    memory, way = trunk.observe(features.double()).detach(), torch.ones(1, 4, 2, dtype=torch.float64)
+    largest = []
+    for points in (501, 1001):
+        along = x.double() + torch.linspace(-3, 3, points, dtype=torch.float64).view(-1, 1, 1) * way
+        _, gradient = slope(lambda y, n=points: trunk(y, memory.expand(n, -1, -1)), along)
+        largest.append(gradient.diff(dim=0).abs().amax().item())
+    assert largest[1] < 0.6 * largest[0]  # half as far apart, half as different
 
 
 @pytest.mark.parametrize("config", TRUNKS, ids=IDS)
