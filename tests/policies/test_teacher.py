@@ -247,6 +247,14 @@ def test_a_teacher_that_scales_actions_differently_is_refused(
         student.learn_from(make_policy(FLOW, make_episodes(seed=5)))
 
 
+def test_a_teacher_that_acts_relative_to_something_is_refused_by_the_student_itself(
+    episodes: Episodes,
+) -> None:
+    student = make(STUDENTS[0], episodes, make_policy(FLOW, episodes))
+    with pytest.raises(ConfigError, match="relative differs: student None, teacher 'state'"):
+        student.learn_from(make_policy(replace(FLOW, relative="state"), episodes))
+
+
 def test_a_policy_without_noise_levels_cannot_teach(tmp_path: Path, episodes: Episodes) -> None:
     regressor = save(make_policy(RegressorConfig(**SHARED), episodes), tmp_path / "regressor")
     with pytest.raises(ConfigError, match=r"RegressionPolicy cannot teach.*give a diffusion or flow policy"):
