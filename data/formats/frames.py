@@ -85,9 +85,12 @@ def _frame_rate(path: Path) -> float:
 
     reader = imageio_ffmpeg.read_frames(path)
     try:
-        return float(next(reader)["fps"])
+        said = float(next(reader)["fps"])
     finally:
         reader.close()
+    # ffmpeg rounds to hundredths, which after minutes of 24000 / 1001 Hz is another frame.
+    television = round(said * 1.001) / 1.001
+    return television if said != round(said) and abs(television - said) < 0.005 else said
 
 
 class VideoRows(LazyArray):

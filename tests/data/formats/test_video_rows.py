@@ -71,6 +71,15 @@ def test_reading_in_order_starts_the_decoder_once_per_file(
     assert started == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("rate", "exact"), [("24000/1001", 24000 / 1001), ("30000/1001", 30000 / 1001), ("5", 5), ("14.3", 14.3)]
+)
+def test_rates_are_exact_enough_for_long_videos(tmp_path: Path, rate: str, exact: float) -> None:
+    path = tmp_path / "a.mp4"
+    iio.imwrite(path, moving(8), fps=30, codec="libx264", output_params=["-r", rate])
+    assert frames_module._frame_rate(path) == pytest.approx(exact, rel=1e-12)
+
+
 def test_frames_are_scaled_while_they_are_decoded(videos: list[Path]) -> None:
     clips = [Clip(videos[0], 0, 10)]
     np.testing.assert_array_equal(VideoRows(clips, (24, 32))[3:6], decode_clips(clips, (24, 32))[3:6])
