@@ -83,6 +83,10 @@ class VLAConfig:
             raise ConfigError(
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
             )
+        if not 0 <= self.octaves <= 16:
+            raise ConfigError(
+                f"octaves must lie in 0..16, got {self.octaves}; 4 suit positions in a workspace"
+            )
         if self.state == "text" and isinstance(self.text, WordsConfig):
             raise ConfigError(
                 "state=text writes numbers into the prompt, which a list of words cannot hold; use text=bytes"

@@ -239,6 +239,8 @@ def test_specs_it_cannot_read_are_refused(observation: dict[str, Field], message
         ({"observation_noise": -1.0}, "observation_noise"),
         ({"state": "text", "text": WordsConfig(words=("go",))}, "list of words cannot hold"),
         ({"state": "text", "octaves": 2}, "octaves=0"),
+        ({"octaves": -1}, r"octaves must lie in 0\.\.16, got -1"),
+        ({"draws": 0}, "draws must be at least 1, got 0"),
     ],
 )
 def test_impossible_configurations_are_refused(wrong: dict[str, Any], message: str) -> None:
