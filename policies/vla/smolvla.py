@@ -72,8 +72,12 @@ def load_smolvla(
 
 def _check(values: Mapping[str, Any]) -> None:
     """Raise for variants that change what the network computes and are not built here."""
-    known = {"add_image_special_tokens": (False,), "adapt_to_pi_aloha": (False,), "n_obs_steps": (1,)}
-    known["attention_mode"] = ("cross_attn", "self_attn")  # pyright: ignore[reportArgumentType]
+    known: dict[str, tuple[Any, ...]] = {
+        "add_image_special_tokens": (False,),
+        "adapt_to_pi_aloha": (False,),
+        "n_obs_steps": (1,),
+        "attention_mode": ("cross_attn", "self_attn"),
+    }
     for name, allowed in known.items():
         if values.get(name, allowed[0]) not in allowed:
             raise ConfigError(

@@ -56,7 +56,7 @@ class HuggingFaceConfig:
         folder: holds tokenizer.json or what else the tokenizer is made of.
         vocabulary: entries of the embedding, at least those of the tokenizer.
         length: tokens kept of a longer text.
-        newline: end every text with a line feed, as pi0 and SmolVLA were trained with.
+        newline: end every text with a line feed, as pi0 and SmolVLA were trained with; pi0.5 was without.
     """
 
     folder: str

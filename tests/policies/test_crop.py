@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sensorimotor.policies.crop import View, centre_view, crop, crop_size, in_frame, random_view, relight
+from sensorimotor.policies.crop import centre_view, crop, crop_size, in_frame, random_view, relight
 
 
 def numbered(windows: int = 3, steps: int = 2, height: int = 6, width: int = 8) -> torch.Tensor:
@@ -91,7 +91,3 @@ def test_brightness_contrast_and_saturation(light: tuple[float, ...], expected: 
     frames = torch.tensor([[0.6, 0.2, 0.4], [0.2, 0.6, 0.0]]).view(1, 1, 1, 2, 3)
     seen = relight(frames, torch.tensor([light]))[0, 0, 0]
     torch.testing.assert_close(seen, torch.tensor(expected), atol=2e-3, rtol=0)
-
-
-def test_a_view_without_light_is_a_view() -> None:
-    assert View(torch.zeros(1, 2)).light is None
