@@ -301,6 +301,37 @@ def test_statistics_among_older_weights_are_found(tmp_path: Path) -> None:
     assert policy.normalizer.affine("action")[0].tolist() == [4.0] * 5
 
 
+@pytest.mark.parametrize(
+    ("mode", "scaled"),
+    [("MEAN_STD", 4.0), ("MIN_MAX", 0.5), ("QUANTILES", 0.75), ("IDENTITY", 3.0)],
+)
+def test_numbers_are_scaled_as_the_configuration_says(mode: str, scaled: float, tmp_path: Path) -> None:
+    """x = 3 with mean 1, deviation 0.5, between -1 and 13 / 3, 98 % of it between 0.5 and 47 / 14."""
+    values = smolvla_values()
+    values["normalization_mapping"] = {"STATE": mode, "ACTION": mode}
+    folder = write(tmp_path / "model", values, smolvla_weights())
+    numbers = {"mean": 1.0, "std": 0.5, "min": -1.0, "max": 13 / 3, "q01": 0.5, "q99": 47 / 14}
+    found = {
+        f"{key}.{name}": torch.full((width,), value)
+        for key, width in (("observation.state", 6), ("action", 5))
+        for name, value in numbers.items()
+    }
+    save_file(found, folder / "step_5.safetensors")
+    policy = open_policy("smolvla", folder, control_hz=30)
+    expected = torch.full((1, 1, 5), scaled)
+    torch.testing.assert_close(policy.normalizer.normalize("action", torch.full((1, 1, 5), 3.0)), expected)
+    torch.testing.assert_close(
+        policy.normalizer.normalize("state", torch.full((1, 6), 3.0)), expected[0, :, :1].expand(1, 6)
+    )
+
+
+def test_unknown_scalings_are_refused(tmp_path: Path) -> None:
+    values = smolvla_values()
+    values["normalization_mapping"]["ACTION"] = "MEDIAN"
+    with pytest.raises(NormalizerError, match="'MEDIAN' is not known; MEAN_STD, MIN_MAX"):
+        open_policy("smolvla", write(tmp_path / "model", values, smolvla_weights()), control_hz=30)
+
+
 @BOTH
 def test_without_statistics_they_are_asked_for(kind: str, tmp_path: Path) -> None:
     folder = make(kind, tmp_path)

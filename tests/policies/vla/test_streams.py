@@ -85,6 +85,11 @@ def test_the_cached_prefix_gives_what_one_attention_over_all_tokens_gives(kind: 
         out = streams.decode(suffix, cache, streams.place(mask[:, n:], positions[:, n:]), condition)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(hidden[valid[:, :n]], other[valid[:, :n]], atol=0, rtol=0)
+    padded = torch.where(valid[:, :n, None], prefix, 3 - prefix)
+    with torch.no_grad():
+        cache = streams.encode(padded, mask[:, :n, :n], positions[:, :n])
+        again = streams.decode(suffix, cache, streams.place(mask[:, n:], positions[:, n:]), condition)
+    torch.testing.assert_close(again, out, atol=0, rtol=0)
 
 
 def test_samples_share_a_prefix_as_if_each_had_its_own(vla: Make, vla_observation: Any) -> None:
