@@ -39,14 +39,12 @@ class Prefix:
 
     Attributes:
         cache: keys and values of every layer, with B rows however many samples there are.
-        valid: (B, P) bool, False for padding.
         place: of B * K suffixes.
         state: (B * K, O, expert_width) tokens of the state where it is part of the suffix, else None.
         origin: (B, A) what actions are relative to, or None.
     """
 
     cache: Cache
-    valid: Tensor
     place: Place
     state: Tensor | None
     origin: Tensor | None
@@ -128,7 +126,7 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
             origin = origin_of(observation[self.config.relative], self.spec.action_dim).to(
                 self.device, torch.float32
             )
-        return Prefix(cache, valid, place, state, origin)
+        return Prefix(cache, place, state, origin)
 
     def _seen_tokens(self, observation: Mapping[str, Any], numbers: Tensor | None) -> tuple[Tensor, Tensor]:
         """Tokens (B, P, prefix_width) of images and text, and which are real (B, P)."""

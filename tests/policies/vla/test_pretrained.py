@@ -271,7 +271,8 @@ def test_a_missing_camera_is_left_out(kind: str, tmp_path: Path) -> None:
     observation = observe()
     assert one.sample(observation).isfinite().all()
     seen = {**observation, "image.wrist": observation["image.top"]}
-    assert both.encode(seen).valid.shape[1] > one.encode(observation).valid.shape[1]
+    lengths = [p.encode(o).cache[0][0].shape[2] for p, o in ((both, seen), (one, observation))]
+    assert lengths[0] == lengths[1] + both.vision.tokens  # pyright: ignore[reportOptionalMemberAccess]
 
 
 @BOTH
