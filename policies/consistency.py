@@ -12,7 +12,7 @@ argument. Levels, jumps G, lines g and the weight lambda are those of `edm.py`.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from .embedding import periodic
 from .network import Features, NetworkConfig, draw
 from .path import noise_from_action, spread
 from .policy import GenerativePolicy
-from .sampling import OwnSampler, SamplerConfig, Trace
+from .sampling import DrawOptions, OwnSampler, SamplerConfig
 from .teacher import Student
 from .trunk import TrunkConfig, build_trunk
 from .unet import UNetConfig
@@ -204,18 +204,13 @@ class ConsistencyPolicy(Student, GenerativePolicy):
         condition: Features,
         shape: tuple[int, int, int],
         sampler: SamplerConfig | OwnSampler,
-        *,
-        generator: torch.Generator | None = None,
-        prefix: Tensor | None = None,
-        noise: Tensor | None = None,
-        trace: Trace | None = None,
+        **options: Unpack[DrawOptions],
     ) -> Tensor:
         """Normalised chunks; by jumps, unless another sampler is asked for."""
         if not isinstance(sampler, ConsistencyJump):
-            return super().draw_normalized(
-                condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
-            )
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
+            return super().draw_normalized(condition, shape, sampler, **options)
+        generator = options.get("generator") or torch.Generator().manual_seed(0)
+        prefix, noise, trace = (options.get(name) for name in ("prefix", "noise", "trace"))
         levels = sampler.levels(self.config.bins)
         x = torch.zeros(shape, device=self.device)
         with torch.no_grad():

@@ -10,7 +10,7 @@ vanishing at the action. Both keep every mode. None of them tells the network wh
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from .flow import draw_times
 from .network import Features, NetworkConfig, NetworkPolicy, draw
 from .path import mix, noise_from_action, noise_from_velocity, spread
 from .policy import GenerativePolicy
-from .sampling import OwnSampler, SamplerConfig, Trace
+from .sampling import DrawOptions, OwnSampler, SamplerConfig
 from .trunk import TrunkConfig
 from .unroll import Unroll, unrolled_error
 
@@ -153,28 +153,23 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         condition: Features,
         shape: tuple[int, int, int],
         sampler: SamplerConfig | OwnSampler,
-        *,
-        generator: torch.Generator | None = None,
-        prefix: Tensor | None = None,
-        noise: Tensor | None = None,
-        trace: Trace | None = None,
+        **options: Unpack[DrawOptions],
     ) -> Tensor:
         """Normalised chunks (B', H, A), see `GenerativePolicy.draw_normalized`.
 
         A prefix is held at every step of a descent. The energy that a trace asks for costs one evaluation more, which
         is not counted: it is made for the trace alone. With `best_of` it is part of sampling, and counted.
         """
+        trace = options.get("trace")
         if not isinstance(sampler, Descent):
-            x = super().draw_normalized(
-                condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
-            )
+            x = super().draw_normalized(condition, shape, sampler, **options)
             if trace is not None and trace.evaluations is not None and self.config.objective == "regress":
                 trace.evaluations *= self._own_descent().steps
             found = Found(x, torch.zeros(0))
         else:
-            generator = torch.Generator().manual_seed(0) if generator is None else generator
-            starts = self._starts(shape, sampler, generator, noise)
-            found = self._best(starts, condition, sampler, prefix, generator)
+            generator = options.get("generator") or torch.Generator().manual_seed(0)
+            starts = self._starts(shape, sampler, generator, options.get("noise"))
+            found = self._best(starts, condition, sampler, options.get("prefix"), generator)
             if trace is not None:
                 trace.evaluations = found.evaluations
         if trace is not None:

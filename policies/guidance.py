@@ -7,11 +7,12 @@ tau = 1 - s and adds the same term. Any policy that knows a velocity can be guid
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..data.errors import ConfigError, SpecError
 from ..data.schema import nearest
@@ -115,7 +116,7 @@ class Pull:
 
     Attributes:
         target: (B', H, A) normalised previous chunk.
-        weight: (B', H, 1).
+        weight: (B', H, 1) or (B', H, A).
         guidance: how strongly.
         clip: bound on predicted actions before they are guided; None for none.
     """
@@ -136,6 +137,12 @@ class Pull:
         weight = weight[..., None].expand(len(target), -1, 1)
         # Rows without a weight may hold anything, and 0 times anything is not always 0.
         return cls(torch.where(weight > 0, target, 0.0), weight, guide)
+
+    def widened(self, width: int) -> Self:
+        """The same for chunks of more numbers per action, the further ones of which are left alone."""
+        more = (0, width - self.target.shape[-1])
+        weight = F.pad(self.weight.expand_as(self.target), more)
+        return replace(self, target=F.pad(self.target, more), weight=weight)
 
     def velocity(self, ask: Callable[[Tensor], Tensor], x: Tensor, s: Tensor) -> Tensor:
         """The guided velocity at x_s (B', H, A), where `ask` is the policy's own."""

@@ -4,9 +4,8 @@ Shapes: B batch, K samples, O observation steps, H chunk horizon, A action width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
 from .guidance import ChunkGuide, Pull
-from .sampling import OwnSampler, SamplerConfig, Trace, generate
+from .sampling import DrawOptions, OwnSampler, SamplerConfig, Trace, generate
 
 
 class Policy(nn.Module, ABC):
@@ -223,14 +222,14 @@ class GenerativePolicy(Policy):
             if prefix is not None:
                 committed = prefix.to(self.device).repeat_interleave(samples, dim=0)
                 committed = self.normalize_action(committed, condition)
-            draw = self._guided(guide, condition, batch, samples, sampler)
-            x = draw(
+            x = self.draw_normalized(
                 condition,
                 rows,
                 sampler,
                 generator=generator,
                 prefix=committed,
-                noise=None if noise is None else noise.reshape(rows),
+                noise=None if noise is None else noise.reshape(rows).float(),
+                pull=None if guide is None else self._pull(guide, condition, batch, samples, sampler),
                 trace=trace,
             )
             chunks = self.unnormalize_action(x, condition).unflatten(0, (batch, samples))
@@ -240,17 +239,15 @@ class GenerativePolicy(Policy):
                     setattr(trace, name, value.view(batch, samples))
         return start_with(chunks, prefix)
 
-    def _guided(
+    def _pull(
         self,
-        guide: ChunkGuide | None,
+        guide: ChunkGuide,
         condition: Any,
         batch: int,
         samples: int,
         sampler: SamplerConfig | OwnSampler,
-    ) -> Callable[..., Tensor]:
-        """What draws normalised chunks under a guide."""
-        if guide is None:
-            return self.draw_normalized
+    ) -> Pull | None:
+        """The guide in the space of x; None where nothing is to be guided."""
         if isinstance(sampler, OwnSampler):
             raise ConfigError(
                 f"{type(sampler).__name__} cannot be guided: it steps with no velocity; "
@@ -258,19 +255,14 @@ class GenerativePolicy(Policy):
             )
         guide.check(batch, self.spec.horizon, self.spec.action_dim)
         target = guide.previous.to(self.device).repeat_interleave(samples, dim=0)
-        pull = Pull.make(guide, self.normalize_action(target, condition))
-        return self.draw_normalized if pull is None else partial(generate, self, pull=pull)
+        return Pull.make(guide, self.normalize_action(target, condition))
 
     def draw_normalized(
         self,
         condition: Any,
         shape: tuple[int, int, int],
         sampler: SamplerConfig | OwnSampler,
-        *,
-        generator: torch.Generator | None = None,
-        prefix: Tensor | None = None,
-        noise: Tensor | None = None,
-        trace: Trace | None = None,
+        **options: Unpack[DrawOptions],
     ) -> Tensor:
         """Normalised chunks (B', H, A) under a condition of B' rows; arguments as of `sampling.generate`.
 
@@ -284,6 +276,4 @@ class GenerativePolicy(Policy):
                 f"{type(self).__name__} cannot be sampled by {type(sampler).__name__}, which belongs to another "
                 "family of policies; use DDIM, DDPM, DPMSolver, FlowEuler or FlowHeun"
             )
-        return generate(
-            self, condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
-        )
+        return generate(self, condition, shape, sampler, **options)

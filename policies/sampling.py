@@ -9,7 +9,7 @@ import copy
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, assert_never
 
 import torch
 from torch import Tensor
@@ -152,6 +152,16 @@ class Trace:
 
     evaluations: Tensor | None = None
     energy: Tensor | None = None
+
+
+class DrawOptions(TypedDict, total=False):
+    """What a draw of normalised chunks may be given, see `generate`."""
+
+    generator: torch.Generator | None
+    prefix: Tensor | None
+    noise: Tensor | None
+    pull: Pull | None
+    trace: Trace | None
 
 
 def generate(

@@ -6,7 +6,7 @@ chunk of actions while it attends to the prefix's keys and values. Trained as `f
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ..network import draw
 from ..origin import OffsetActions, check_origin, origin_of
 from ..path import mix, noise_from_velocity
 from ..policy import GenerativePolicy
-from ..sampling import OwnSampler, SamplerConfig, Trace
+from ..sampling import DrawOptions, OwnSampler, SamplerConfig
 from ..vision import checked_frames, frame_size
 from .config import VLAConfig
 from .expert import ActionExpert, check_width, widened
@@ -186,31 +186,20 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         condition: Prefix,
         shape: tuple[int, int, int],
         sampler: SamplerConfig | OwnSampler,
-        *,
-        generator: torch.Generator | None = None,
-        prefix: Tensor | None = None,
-        noise: Tensor | None = None,
-        trace: Trace | None = None,
+        **options: Unpack[DrawOptions],
     ) -> Tensor:
         """Normalised chunks, see `GenerativePolicy.draw_normalized`; noise may have A or `action_width` numbers."""
         width = self.action_width
         if width == shape[-1]:
-            return super().draw_normalized(
-                condition, shape, sampler, generator=generator, prefix=prefix, noise=noise, trace=trace
-            )
-        generator = generator or torch.Generator().manual_seed(0)
+            return super().draw_normalized(condition, shape, sampler, **options)
+        options["generator"] = generator = options.get("generator") or torch.Generator().manual_seed(0)
+        noise, prefix, pull = options.get("noise"), options.get("prefix"), options.get("pull")
         if noise is not None and noise.shape[-1] < width:
             rest = draw((*noise.shape[:-1], width - noise.shape[-1]), generator, noise)
-            noise = torch.cat([noise, rest], dim=-1)
-        drawn = super().draw_normalized(
-            condition,
-            (*shape[:-1], width),
-            sampler,
-            generator=generator,
-            prefix=None if prefix is None else widened(prefix, width),
-            noise=noise,
-            trace=trace,
-        )
+            options["noise"] = torch.cat([noise, rest], dim=-1)
+        options["prefix"] = None if prefix is None else widened(prefix, width)
+        options["pull"] = None if pull is None else pull.widened(width)
+        drawn = super().draw_normalized(condition, (*shape[:-1], width), sampler, **options)
         return drawn[..., : shape[-1]]
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:

@@ -18,6 +18,7 @@ from sensorimotor.policies.energy import EnergyConfig, EnergyPolicy, approach
 from sensorimotor.policies.energy_mlp import EnergyMLPConfig
 from sensorimotor.policies.energy_transformer import EnergyTransformerConfig
 from sensorimotor.policies.factory import make_policy
+from sensorimotor.policies.guidance import ChunkGuide
 from sensorimotor.policies.network import Features
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.policies.sampling import DDIM, FlowEuler, SamplerConfig, Trace
@@ -287,6 +288,15 @@ def test_a_descent_inside_every_flow_step_is_counted(episodes: Episodes) -> None
     assert trace.evaluations is not None
     assert (trace.evaluations == 10).all()
     assert sum(rows) == 30 + 3
+
+
+def test_a_guided_chunk_costs_and_has_an_energy_too(episodes: Episodes) -> None:
+    policy, trace = build(replace(RECIPE, sampler=Descent(steps=5, tolerance=1.0)), episodes), Trace()
+    guide = ChunkGuide(previous=torch.zeros(3, 4, 2), delay=1, end=2)
+    policy.sample(observe(), sampler=FlowEuler(steps=2), guide=guide, trace=trace)
+    assert trace.evaluations is not None
+    assert (trace.evaluations == 10).all()
+    assert trace.energy is not None
 
 
 @pytest.mark.parametrize("sampler", [Descent(steps=3), Descent(steps=3, best_of=3), FlowEuler(steps=2)])

@@ -150,6 +150,7 @@ def test_given_noise_replaces_the_draw_of_all_samples_at_once(
     noise = torch.randn(2, 3, 8, 2, generator=torch.Generator().manual_seed(9))
     drawn = policy.sample(observation, samples=3, generator=torch.Generator().manual_seed(9))
     assert torch.equal(policy.sample(observation, samples=3, noise=noise), drawn)
+    assert torch.equal(policy.sample(observation, samples=3, noise=noise.double()), drawn)
     one = policy.sample({k: v[1:] for k, v in observation.items()}, noise=noise[1:, 2:])
     torch.testing.assert_close(one[0, 0], drawn[1, 2], atol=1e-5, rtol=1e-5)
     with pytest.raises(SpecError, match=r"allowed is \(2, 1, 8, 2\)"):

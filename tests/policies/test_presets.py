@@ -31,7 +31,7 @@ TRAINABLE = [  # robomimic's need packages of their own, and have tests of their
     if "published" not in name and not isinstance(p.policy, NearestConfig | RobomimicConfig)
 ]
 
-CAMERAS = ("image.top", "image.agentview", "image.robot0_eye_in_hand")
+CAMERAS: tuple[str, ...] = ("image.top", "image.agentview", "image.robot0_eye_in_hand")
 
 
 def recordings(make_episodes: Callable, **options: Any) -> Episodes:

@@ -11,6 +11,7 @@ from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.data.windows import Batch
 from sensorimotor.policies.factory import build_policy, describe, load
+from sensorimotor.policies.guidance import ChunkGuide
 from sensorimotor.policies.path import noise_from_velocity
 from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.sampling import FlowEuler
@@ -132,6 +133,14 @@ def test_wider_networks_carry_noise_of_their_own(vla: Make, vla_observation: Obs
     torch.testing.assert_close(drawn, expected[..., :2])
     first, again = policy.sample(observation), policy.sample(observation)
     assert torch.equal(first, again)
+
+
+def test_a_guide_leaves_what_only_the_network_sees_alone(vla: Make, vla_observation: Observe) -> None:
+    policy, observation = vla("smolvla", action_width=5, state_width=6), vla_observation(2)
+    guide = ChunkGuide(previous=torch.zeros(2, 8, 2), delay=2, end=6, beta=1e-9)
+    torch.testing.assert_close(policy.sample(observation, guide=guide), policy.sample(observation))
+    firm = policy.sample(observation, guide=replace(guide, beta=10.0))
+    assert firm[:, 0, :2].abs().max() < policy.sample(observation)[:, 0, :2].abs().max()
 
 
 def test_committed_actions_start_every_chunk(vla: Make, vla_observation: Observe) -> None:
