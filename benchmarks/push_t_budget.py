@@ -11,39 +11,35 @@ What an earlier call trained or evaluated is not done again, so families can be 
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from budget import evaluations, fit
 from push_t_human import RECORDINGS, summary
 from record import record
 
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.intervals import mean_interval, wilson
 from sensorimotor.data.normalizer import NormalizerConfig
-from sensorimotor.data.windows import Windows
 from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
 from sensorimotor.policies.descent import Descent
 from sensorimotor.policies.descent_step import DescentStep
 from sensorimotor.policies.diffusion import DiffusionConfig
 from sensorimotor.policies.energy import EnergyConfig, Objective
 from sensorimotor.policies.energy_mlp import EnergyMLPConfig
-from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
+from sensorimotor.policies.factory import PolicyConfig, load
 from sensorimotor.policies.flow import FlowConfig
 from sensorimotor.policies.network import NetworkConfig
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.regression import RegressorConfig
-from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, OwnSampler, SamplerConfig, Trace
+from sensorimotor.policies.sampling import DDIM, DDPM, FlowEuler, OwnSampler, SamplerConfig
 from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.push_t_human import PushTHuman, read_demonstrations
-from sensorimotor.training.config import TrainingConfig
-from sensorimotor.training.loop import Outcome, train
 
 PRESET = PRESETS["flow_points"]
 assert isinstance(PRESET.policy, NetworkConfig)
@@ -58,13 +54,11 @@ class Family:
         config: of the policy.
         samplers: by the name they have in the table.
         teacher: family that is trained for the first half of the budget and then taught from.
-        training: fields of the training configuration that differ from the preset's.
     """
 
     config: PolicyConfig
     samplers: Mapping[str, SamplerConfig | OwnSampler | None]
     teacher: str | None = None
-    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 def euler(*steps: int, temperature: float = 0.5) -> dict[str, SamplerConfig | OwnSampler | None]:
@@ -111,74 +105,18 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def fit(name: str, family: Family, episodes: Episodes, minutes: float, runs: Path) -> Path:
-    """The run folder of a family trained for so much processor time."""
-    run = runs / f"{name.replace(', ', '_').replace(' ', '_')}_{minutes:g}min"
-    policy = make_policy(family.config, episodes)
-    data = Windows(episodes, policy.spec)
-    settings = {**PRESET.training, "tensorboard": False, "log_every": 100, **family.training}
-    plan = run / "plan.json"
-    if not plan.exists():
-        steps = round(60 * minutes * updates_per_second(make_policy(family.config, episodes), data, settings))
-        run.mkdir(parents=True, exist_ok=True)
-        plan.write_text(json.dumps({"steps": steps}))
-    steps = json.loads(plan.read_text())["steps"]
-    config = TrainingConfig(**{**settings, "steps": steps})
-    started = (run / "checkpoints" / "last").exists()
-    outcome = train(
-        policy,
-        data,
-        config,
-        run,
-        describe=lambda folder: describe(policy, folder),
-        resume=started,
-        clock=time.process_time,
-    )
-    check_finished(outcome)
-    return run
-
-
-def check_finished(outcome: Outcome) -> None:
-    """End the benchmark after a signal, before a half-trained policy is judged or teaches."""
-    if outcome.stopped:
-        raise SystemExit(f"interrupted after {outcome.steps:,} updates; call again to go on")
-
-
-def updates_per_second(
-    policy: Policy, data: Windows, settings: Mapping[str, Any], *, updates: int = 200
-) -> float:
-    """Updates per second of processor time, after a warm-up."""
-    with TemporaryDirectory() as folder:
-        for count in (20, updates):
-            config = TrainingConfig(**{**settings, "steps": count, "log_every": count})
-            outcome = train(policy, data, config, Path(folder) / str(count), clock=time.process_time)
-            check_finished(outcome)
-    return outcome.updates_per_second
+def run_of(name: str, minutes: float, runs: Path) -> Path:
+    return runs / f"{name.replace(', ', '_').replace(' ', '_')}_{minutes:g}min"
 
 
 def judge(
     policy: Policy, sampler: SamplerConfig | OwnSampler | None, task: PushTHuman, episodes: int
 ) -> dict[str, Any]:
     """Score, success, network calls and milliseconds per chunk."""
-    calls = 1.0
     if isinstance(policy, GenerativePolicy) and sampler is not None:
         policy.sampler = sampler
-        calls = evaluations(policy, task)
-    return {**summary(evaluate(policy, task, episodes=episodes)), "evaluations": calls}
-
-
-def evaluations(policy: GenerativePolicy, task: PushTHuman) -> float:
-    """Mean network calls per chunk over the first observations of the worlds."""
-    first = task.reset(list(range(task.worlds)))
-    repeats = policy.spec.observation_steps
-    observation = {
-        key: torch.from_numpy(first[key])[:, None].repeat_interleave(repeats, 1)
-        for key in policy.spec.observation
-    }
-    trace = Trace()
-    policy.sample(observation, trace=trace)
-    assert trace.evaluations is not None
-    return trace.evaluations.float().mean().item()
+    found = summary(evaluate(policy, task, episodes=episodes))
+    return {**found, "evaluations": evaluations(policy, task)}
 
 
 def results_of(
@@ -186,12 +124,14 @@ def results_of(
 ) -> dict[str, dict[str, Any]]:
     """A family's numbers by sampler."""
     minutes = options.minutes
+    config = family.config
     if family.teacher is not None:
         minutes /= 2
-        teacher = fit(family.teacher, FAMILIES[family.teacher], episodes, minutes, options.runs)
-        family = replace(family, config=replace(family.config, teacher=str(teacher)))  # pyright: ignore[reportCallIssue]
-    run = fit(name, family, episodes, minutes, options.runs)
-    steps = json.loads((run / "plan.json").read_text())["steps"]
+        teacher = run_of(family.teacher, minutes, options.runs)
+        fit(FAMILIES[family.teacher].config, episodes, minutes, teacher, training=PRESET.training)
+        config = replace(config, teacher=str(teacher))  # pyright: ignore[reportCallIssue]
+    run = run_of(name, minutes, options.runs)
+    steps = fit(config, episodes, minutes, run, training=PRESET.training)
     found = {}
     for label, sampler in family.samplers.items():
         kept = run / f"evaluation {label} {options.episodes}.json"

@@ -12,47 +12,41 @@ What an interrupted call has trained and judged is not done again.
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from budget import evaluations, fit
 from numpy.typing import NDArray
 from record import record
 
 from sensorimotor import load_dataset
-from sensorimotor.data.episodes import Episodes, concatenate
-from sensorimotor.data.files import atomic_file
+from sensorimotor.data.episodes import concatenate
 from sensorimotor.data.intervals import wilson
 from sensorimotor.data.normalizer import NormalizerConfig
 from sensorimotor.data.spec import Spec
-from sensorimotor.data.windows import Windows
 from sensorimotor.policies.descent_step import DescentStep
 from sensorimotor.policies.diffusion import DiffusionConfig
 from sensorimotor.policies.energy import EnergyConfig
-from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
+from sensorimotor.policies.factory import PolicyConfig, load
 from sensorimotor.policies.network import NetworkConfig
-from sensorimotor.policies.policy import GenerativePolicy, Policy
+from sensorimotor.policies.policy import Policy
 from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.regression import RegressorConfig
-from sensorimotor.policies.sampling import DDIM, Trace
+from sensorimotor.policies.sampling import DDIM
 from sensorimotor.sim.demos import DEMONSTRATIONS
 from sensorimotor.sim.evaluation import evaluate
 from sensorimotor.sim.mirror import mirrored
 from sensorimotor.sim.push_t import PushTConfig, PushTWorlds, is_free
 from sensorimotor.sim.task import Step, Task
-from sensorimotor.training.config import TrainingConfig
-from sensorimotor.training.loop import train
 
 Array = NDArray[Any]
 
 FIRST, LAST = 15, 40  # control steps between which the hand comes; the expert takes 52 (median)
 NEAREST, FARTHEST = 0.03, 0.06  # m
-WARM_UP, TIMED = 5, 30  # updates from which the cost of one is measured
 
 
 class ShiftedPushT:
@@ -138,82 +132,12 @@ def contenders() -> dict[str, PolicyConfig]:
     }
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """One family's training.
-
-    Attributes:
-        updates: as many as fit into its minutes.
-        seconds: processor time of an update.
-    """
-
-    updates: int
-    seconds: float
-
-
-def plan(config: PolicyConfig, episodes: Episodes, minutes: float, run: Path) -> Lesson:
-    """How many updates fit into a budget of processor time; measured once per run folder."""
-    file = run.with_suffix(".json")
-    if file.exists():
-        return Lesson(**json.loads(file.read_text()))
-    policy = make_policy(config, episodes)
-    optimizer = torch.optim.AdamW(policy.parameters(), fused=True)
-    windows, generator = Windows(episodes, policy.spec), torch.Generator().manual_seed(0)
-    order, seconds = np.random.default_rng(0), []
-    for _ in range(WARM_UP + TIMED):
-        batch = windows.batch(order.integers(len(windows), size=TrainingConfig().batch_size))
-        began = time.process_time()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = policy(batch, generator)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seconds.append(time.process_time() - began)
-    cost = float(np.mean(seconds[WARM_UP:]))  # not the median: unrolled descents vary in length
-    lesson = Lesson(max(1, round(60 * minutes / cost)), cost)
-    with atomic_file(file) as temporary:
-        temporary.write_text(json.dumps(vars(lesson)))
-    return lesson
-
-
-def learn(config: PolicyConfig, episodes: Episodes, updates: int, run: Path) -> Policy:
-    """Train with the settings of `flow_points`, or read what was trained."""
-    policy = make_policy(config, episodes)
-    settings = PRESETS["flow_points"].training
-    options = TrainingConfig(**{**settings, "steps": updates, "tensorboard": False, "device": "cpu"})
-    outcome = train(
-        policy,
-        Windows(episodes, policy.spec),
-        options,
-        run,
-        describe=partial(describe, policy),
-        resume=(run / "checkpoints" / "last").exists(),
-    )
-    if outcome.stopped:
-        raise SystemExit(f"interrupted after {outcome.steps:,} of {updates:,} updates; call again to go on")
-    return load(run)
-
-
 def judge(policy: Policy, task: Task, episodes: int, name: str, file: Path) -> dict[str, Any]:
     """An evaluation on reporting starts, or the one that was kept."""
     if not file.exists():
         result = evaluate(policy, task, episodes=episodes, name=name)
         result.save(file)
     return json.loads(file.read_text())
-
-
-def evaluations(policy: Policy, task: Task) -> float:
-    """Network evaluations per chunk, on the task's first observations."""
-    observation = {
-        key: torch.from_numpy(value).unsqueeze(1).repeat_interleave(policy.spec.observation_steps, dim=1)
-        for key, value in task.reset(list(range(task.worlds))).items()
-    }
-    if not isinstance(policy, GenerativePolicy):
-        return 1.0
-    trace = Trace()
-    policy.sample(observation, trace=trace)
-    assert trace.evaluations is not None
-    return trace.evaluations.float().mean().item()
 
 
 def rate(result: dict[str, Any]) -> str:
@@ -246,8 +170,8 @@ def main() -> None:
     rows, data = [], {}
     for name, config in contenders().items():
         run = runs / name.replace(", ", "_")
-        lesson = plan(config, episodes, options.minutes, run)
-        policy = learn(config, episodes, lesson.updates, run)
+        updates = fit(config, episodes, options.minutes, run, training=PRESETS["flow_points"].training)
+        policy = load(run)
         results = {
             what: judge(policy, task, options.episodes, name, run / f"{what}_{options.episodes}.json")
             for what, task in (("undisturbed", calm), ("shifted", shifted))
@@ -255,12 +179,11 @@ def main() -> None:
         spent = evaluations(policy, calm)
         milliseconds = results["undisturbed"]["latency_ms"]["median"]
         rows.append(
-            [name, f"{lesson.updates:,}", f"{spent:g}", f"{milliseconds:.1f}"]
+            [name, f"{updates:,}", f"{spent:g}", f"{milliseconds:.1f}"]
             + [rate(results[what]) for what in ("undisturbed", "shifted")]
         )
         data[name] = {
-            "updates": lesson.updates,
-            "seconds_per_update": lesson.seconds,
+            "updates": updates,
             "evaluations": spent,
             **{what: summary(result) for what, result in results.items()},
         }

@@ -1,0 +1,87 @@
+"""Trainings that last a given processor time, and what a chunk costs; for the benchmarks beside this file."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from sensorimotor.data.episodes import Episodes
+from sensorimotor.data.files import write_json
+from sensorimotor.data.windows import Windows
+from sensorimotor.policies.factory import PolicyConfig, describe, make_policy
+from sensorimotor.policies.policy import GenerativePolicy, Policy
+from sensorimotor.policies.sampling import Trace
+from sensorimotor.sim.task import Task
+from sensorimotor.training.config import TrainingConfig
+from sensorimotor.training.loop import Outcome, train
+
+
+def fit(
+    config: PolicyConfig, episodes: Episodes, minutes: float, run: Path, *, training: Mapping[str, Any]
+) -> int:
+    """Train for so much processor time on one thread, the schedule stretched to end with it.
+
+    What an interrupted call has trained is not trained again. How many updates fit is measured once per run folder.
+
+    Returns:
+        The number of updates.
+    """
+    settings = {**training, "tensorboard": False, "log_every": 100}
+    plan = run / "plan.json"
+    if not plan.exists():
+        rate = updates_per_second(config, episodes, settings)
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(plan, {"steps": max(1, round(60 * minutes * rate))})
+    steps = json.loads(plan.read_text())["steps"]
+    policy = make_policy(config, episodes)
+    outcome = train(
+        policy,
+        Windows(episodes, policy.spec),
+        TrainingConfig(**{**settings, "steps": steps}),
+        run,
+        describe=lambda folder: describe(policy, folder),
+        resume=(run / "checkpoints" / "last").exists(),
+        clock=time.process_time,
+    )
+    _check_finished(outcome)
+    return steps
+
+
+def updates_per_second(
+    config: PolicyConfig, episodes: Episodes, settings: Mapping[str, Any], *, updates: int = 200
+) -> float:
+    """Updates per second of processor time, after a warm-up."""
+    policy = make_policy(config, episodes)
+    data = Windows(episodes, policy.spec)
+    with TemporaryDirectory() as folder:
+        for count in (20, updates):
+            counted = TrainingConfig(**{**settings, "steps": count, "log_every": count})
+            outcome = train(policy, data, counted, Path(folder) / str(count), clock=time.process_time)
+            _check_finished(outcome)
+    return outcome.updates_per_second
+
+
+def _check_finished(outcome: Outcome) -> None:
+    """End the benchmark after a signal, before a half-trained policy is judged or teaches."""
+    if outcome.stopped:
+        raise SystemExit(f"interrupted after {outcome.steps:,} updates; call again to go on")
+
+
+def evaluations(policy: Policy, task: Task) -> float:
+    """Mean network evaluations per chunk over the first observations of the worlds."""
+    if not isinstance(policy, GenerativePolicy):
+        return 1.0
+    first = task.reset(list(range(task.worlds)))
+    repeats = policy.spec.observation_steps
+    observation = {
+        key: torch.from_numpy(first[key])[:, None].repeat_interleave(repeats, 1)
+        for key in policy.spec.observation
+    }
+    trace = Trace()
+    policy.sample(observation, trace=trace)
+    assert trace.evaluations is not None
+    return trace.evaluations.float().mean().item()
