@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from sensorimotor.data.episodes import Episodes
@@ -15,6 +16,7 @@ from sensorimotor.data.windows import Windows
 from sensorimotor.policies.factory import PolicyConfig, describe, make_policy
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.sampling import Trace
+from sensorimotor.sim.evaluation import measure_latency
 from sensorimotor.sim.task import Task
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import Outcome, train
@@ -71,8 +73,18 @@ def _check_finished(outcome: Outcome) -> None:
         raise SystemExit(f"interrupted after {outcome.steps:,} updates; call again to go on")
 
 
-def evaluations(policy: Policy, task: Task) -> float:
-    """Mean network evaluations per chunk over the first observations of the worlds."""
+def cost(policy: Policy, task: Task) -> dict[str, float]:
+    """Mean network evaluations per chunk and median milliseconds of a single prediction.
+
+    Benchmarks call it for all their rows at their end, so that one machine in one state is compared.
+    """
+    return {
+        "evaluations": _evaluations(policy, task),
+        "latency_ms": float(np.median(measure_latency(policy, task))),
+    }
+
+
+def _evaluations(policy: Policy, task: Task) -> float:
     if not isinstance(policy, GenerativePolicy):
         return 1.0
     first = task.reset(list(range(task.worlds)))

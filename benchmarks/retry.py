@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budget import evaluations, fit
+from budget import cost, fit
 from numpy.typing import NDArray
 from record import record
 
@@ -149,7 +149,7 @@ def summary(result: dict[str, Any]) -> dict[str, Any]:
     """The numbers of an evaluation, its episodes as text in the order of their seeds."""
     kept = {key: result[key] for key in ("episodes", "success", "score", "coverage")}
     solved = "".join("1" if episode["success"] else "0" for episode in result["per_episode"])
-    return kept | {"latency_ms": result["latency_ms"]["median"], "solved": solved}
+    return kept | {"solved": solved}
 
 
 def main() -> None:
@@ -167,25 +167,25 @@ def main() -> None:
     episodes = concatenate([demonstrations, mirrored(demonstrations)])
     worlds = min(50, options.episodes)
     calm, shifted = PushTWorlds(worlds=worlds), ShiftedPushT(PushTConfig(), worlds=worlds)
-    rows, data = [], {}
+    updates, results = {}, {}
     for name, config in contenders().items():
         run = runs / name.replace(", ", "_")
-        updates = fit(config, episodes, options.minutes, run, training=PRESETS["flow_points"].training)
-        policy = load(run)
-        results = {
-            what: judge(policy, task, options.episodes, name, run / f"{what}_{options.episodes}.json")
+        updates[name] = fit(config, episodes, options.minutes, run, training=PRESETS["flow_points"].training)
+        results[name] = {
+            what: judge(load(run), task, options.episodes, name, run / f"{what}_{options.episodes}.json")
             for what, task in (("undisturbed", calm), ("shifted", shifted))
         }
-        spent = evaluations(policy, calm)
-        milliseconds = results["undisturbed"]["latency_ms"]["median"]
+    rows, data = [], {}
+    for name, found in results.items():
+        spent = cost(load(runs / name.replace(", ", "_")), calm)
         rows.append(
-            [name, f"{updates:,}", f"{spent:g}", f"{milliseconds:.1f}"]
-            + [rate(results[what]) for what in ("undisturbed", "shifted")]
+            [name, f"{updates[name]:,}", f"{spent['evaluations']:g}", f"{spent['latency_ms']:.1f}"]
+            + [rate(found[what]) for what in ("undisturbed", "shifted")]
         )
         data[name] = {
-            "updates": updates,
-            "evaluations": spent,
-            **{what: summary(result) for what, result in results.items()},
+            "updates": updates[name],
+            **spent,
+            **{what: summary(result) for what, result in found.items()},
         }
     record(
         "retry",
