@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budget import cost, fit
+from fitting import affordable, cost, fit
 from push_t_human import RECORDINGS, summary
 from record import record
 
@@ -131,9 +131,15 @@ def train(name: str, episodes: Episodes, options: argparse.Namespace) -> int:
     if teacher is not None:
         minutes /= 2
         taught_by = run_of(teacher, minutes, options.runs)
-        fit(FAMILIES[teacher].config, episodes, minutes, taught_by, training=PRESET.training)
+        fit_for(FAMILIES[teacher].config, episodes, minutes, taught_by)
         config = replace(config, teacher=str(taught_by))  # pyright: ignore[reportCallIssue]
-    return fit(config, episodes, minutes, run_of(name, minutes, options.runs), training=PRESET.training)
+    return fit_for(config, episodes, minutes, run_of(name, minutes, options.runs))
+
+
+def fit_for(config: PolicyConfig, episodes: Episodes, minutes: float, run: Path) -> int:
+    steps = affordable(config, episodes, minutes, run, training=PRESET.training)
+    fit(config, episodes, steps, run, training={**PRESET.training, "log_every": 100})
+    return steps
 
 
 def judge(name: str, task: PushTHuman, options: argparse.Namespace) -> dict[str, dict[str, Any]]:

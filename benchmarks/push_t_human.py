@@ -10,7 +10,6 @@ the tests do, and measures nothing where that is absent.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fitting import fit, minutes_of
 from record import record
 
 from sensorimotor.policies.factory import load, make_policy
@@ -47,35 +47,6 @@ def train(run: Path, data: Path, *overrides: str) -> float:
     ]
     subprocess.run([sys.executable, "-m", "sensorimotor", "train", *words], check=True)
     return minutes_of(run)
-
-
-def minutes_of(run: Path) -> float:
-    """Minutes of training, interruptions left out."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return max(row.get("seconds", 0.0) for row in rows) / 60
-
-
-def regressor(run: Path, data: Path, steps: int) -> Policy:
-    """The plain regressor on the preset's own network and features, with as many updates."""
-    from sensorimotor.data.windows import Windows
-    from sensorimotor.policies.factory import describe
-    from sensorimotor.training.config import TrainingConfig
-    from sensorimotor.training.loop import train as fit
-
-    preset = PRESETS["flow_points"]
-    assert isinstance(preset.policy, NetworkConfig)
-    episodes = read_demonstrations(data, mirror=True)
-    policy = make_policy(RegressorConfig.like(preset.policy), episodes)
-    config = TrainingConfig(**{**preset.training, "steps": steps, "tensorboard": False})
-    fit(
-        policy,
-        Windows(episodes, policy.spec),
-        config,
-        run,
-        describe=lambda folder: describe(policy, folder),
-        resume=(run / "checkpoints" / "last").exists(),
-    )
-    return load(run)
 
 
 def row(result: Evaluation, minutes: str) -> list[str]:
@@ -127,9 +98,13 @@ def main() -> None:
         result = judge(load(run), f"default preset{suffix}: {length:,} updates")
         rows.append(row(result, f"{minutes:.1f}"))
         data[f"default preset{suffix}"] = {"minutes": minutes, "updates": length, **summary(result)}
+    preset = PRESETS["flow_points"]
+    assert isinstance(preset.policy, NetworkConfig)
+    same_network = RegressorConfig.like(preset.policy)
+    episodes = read_demonstrations(options.data, mirror=True)
     for suffix, length in lengths.items():
         run = options.runs / f"regressor_{length}"
-        policy = regressor(run, options.data, length)
+        policy = fit(same_network, episodes, length, run, training=preset.training)
         result = judge(policy, f"regressor, same network{suffix}: {length:,} updates")
         rows.append(row(result, f"{minutes_of(run):.1f}"))
         data[f"regressor{suffix}"] = {"minutes": minutes_of(run), "updates": length, **summary(result)}

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from budget import cost, fit
+from fitting import affordable, cost, fit
 from numpy.typing import NDArray
 from record import record
 
@@ -28,6 +28,7 @@ from sensorimotor.data.episodes import concatenate
 from sensorimotor.data.intervals import wilson
 from sensorimotor.data.normalizer import NormalizerConfig
 from sensorimotor.data.spec import Spec
+from sensorimotor.policies.descent import Descent
 from sensorimotor.policies.descent_step import DescentStep
 from sensorimotor.policies.diffusion import DiffusionConfig
 from sensorimotor.policies.energy import EnergyConfig
@@ -121,12 +122,17 @@ def contenders() -> dict[str, PolicyConfig]:
     flow, energy = PRESETS["flow_points"].policy, PRESETS["ebt_points"].policy
     assert isinstance(flow, NetworkConfig)
     assert isinstance(energy, EnergyConfig)
-    # Diffusion bounds its actions, so they must be bounded.
+    # As published, with actions in [-1, 1]; and with the velocity as the target, on the scale of the others.
     diffusion = DiffusionConfig(**flow.shared(normalizer=NormalizerConfig()), sampler=DDIM(steps=10))
+    velocity = DiffusionConfig(
+        **flow.shared(), prediction="v_prediction", clip=4.0, sampler=DDIM(steps=10, clip=4.0)
+    )
     return {
         "flow": flow,
         "diffusion": diffusion,
+        "diffusion, v": velocity,
         f"EBT, {energy.objective}": energy,
+        "EBT, denoise": replace(energy, objective="denoise", sampler=Descent(steps=2)),
         "EBT, regress": replace(energy, objective="regress", step=DescentStep()),
         "regressor": RegressorConfig.like(flow),
     }
@@ -167,12 +173,14 @@ def main() -> None:
     episodes = concatenate([demonstrations, mirrored(demonstrations)])
     worlds = min(50, options.episodes)
     calm, shifted = PushTWorlds(worlds=worlds), ShiftedPushT(PushTConfig(), worlds=worlds)
+    training = PRESETS["flow_points"].training
     updates, results = {}, {}
     for name, config in contenders().items():
         run = runs / name.replace(", ", "_")
-        updates[name] = fit(config, episodes, options.minutes, run, training=PRESETS["flow_points"].training)
+        updates[name] = affordable(config, episodes, options.minutes, run, training=training)
+        policy = fit(config, episodes, updates[name], run, training=training)
         results[name] = {
-            what: judge(load(run), task, options.episodes, name, run / f"{what}_{options.episodes}.json")
+            what: judge(policy, task, options.episodes, name, run / f"{what}_{options.episodes}.json")
             for what, task in (("undisturbed", calm), ("shifted", shifted))
         }
     rows, data = [], {}

@@ -13,17 +13,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from fitting import cost, fit, minutes_of
 from record import record
 
+from sensorimotor.data.formats import load_dataset
 from sensorimotor.data.intervals import wilson
-from sensorimotor.policies.factory import load, make_policy
+from sensorimotor.policies.factory import load
 from sensorimotor.policies.network import NetworkConfig
 from sensorimotor.policies.policy import Policy
 from sensorimotor.policies.presets import PRESETS
 from sensorimotor.policies.regression import RegressorConfig
 from sensorimotor.sim.evaluation import evaluate
+from sensorimotor.sim.manipulation.recordings import demonstrations
+from sensorimotor.sim.task import Task
 from sensorimotor.sim.tasks import make_task
 
 POLICIES = {"flow": "flow_arm", "diffusion": "diffusion_arm"}
@@ -57,44 +60,18 @@ def train(task: str, preset: str, run: Path, data: Path, *overrides: str) -> Non
 
 def fit_regressor(task: str, run: Path, data: Path, steps: int) -> None:
     """The plain regressor on the flow's own network and windows, with as many updates."""
-    from sensorimotor.data.formats import load_dataset
-    from sensorimotor.data.windows import Windows
-    from sensorimotor.policies.factory import describe
-    from sensorimotor.sim.manipulation.recordings import demonstrations
-    from sensorimotor.training.config import TrainingConfig
-    from sensorimotor.training.loop import train as fit
-
     preset = PRESETS["flow_arm"]
     assert isinstance(preset.policy, NetworkConfig)
     assert task in ("lift", "can", "square")
     episodes = demonstrations(load_dataset(data), task)
-    policy = make_policy(RegressorConfig.like(preset.policy), episodes)
-    config = TrainingConfig(**{**preset.training, "steps": steps, "tensorboard": False})
-    fit(
-        policy,
-        Windows(episodes, policy.spec),
-        config,
-        run,
-        describe=lambda folder: describe(policy, folder),
-        resume=(run / "checkpoints" / "last").exists(),
-    )
+    fit(RegressorConfig.like(preset.policy), episodes, steps, run, training=preset.training)
 
 
-def minutes_of(run: Path) -> float:
-    """Minutes of training, interruptions left out."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return max(row.get("seconds") or 0.0 for row in rows) / 60
-
-
-def judge(policy: Policy, task: str, name: str, episodes: int, kept: Path) -> dict[str, Any]:
-    """One evaluation; what was evaluated before is read back."""
-    if kept.is_file():
-        return json.loads(kept.read_text())
-    worlds = make_task(task, worlds=min(25, episodes))
-    result = evaluate(policy, worlds, episodes=episodes, name=name)
-    worlds.close()
-    result.save(kept)
-    return result.to_dict()
+def judge(policy: Policy, task: Task, name: str, episodes: int, kept: Path) -> list[bool]:
+    """Which reported starts were solved; what was evaluated before is read back."""
+    if not kept.is_file():
+        evaluate(policy, task, episodes=episodes, name=name).save(kept)
+    return [row["success"] for row in json.loads(kept.read_text())["per_episode"]]
 
 
 def main() -> None:
@@ -110,24 +87,31 @@ def main() -> None:
     rows, data = [], {}
     for task in options.tasks:
         recording = demonstrate(task, options.runs, options.demonstrations)
-        for name in (*POLICIES, "regressor"):
-            run = options.runs / f"{task}_{name}_{options.steps}"
+        names = (*POLICIES, "regressor")
+        runs = {name: options.runs / f"{task}_{name}_{options.steps}" for name in names}
+        for name, run in runs.items():
             if name == "regressor":
                 fit_regressor(task, run, recording, options.steps)
             else:
                 train(task, POLICIES[name], run, recording, f"training.steps={options.steps}")
-            found = judge(load(run), task, name, options.episodes, run / f"reported_{options.episodes}.json")
-            solved = [row["success"] for row in found["per_episode"]]
-            rate = wilson(sum(solved), len(solved))
-            minutes, latency = minutes_of(run), found["latency_ms"]["median"]
-            rows.append([task, name, f"{minutes:.1f}", str(len(solved)), rate.percent(), f"{latency:.1f}"])
+        worlds = make_task(task, worlds=min(25, options.episodes))
+        solved = {
+            name: judge(load(run), worlds, name, options.episodes, run / f"reported_{options.episodes}.json")
+            for name, run in runs.items()
+        }
+        for name, run in runs.items():
+            rate = wilson(sum(solved[name]), len(solved[name]))
+            minutes, spent = minutes_of(run), cost(load(run), worlds)
+            count, latency = str(len(solved[name])), f"{spent['latency_ms']:.1f}"
+            rows.append([task, name, f"{minutes:.1f}", count, rate.percent(), latency])
             data[f"{task} {name}"] = {
                 "minutes": minutes,
                 "updates": options.steps,
                 "success": vars(rate),
-                "latency_ms": latency,
-                "solved": "".join("1" if ok else "0" for ok in solved),
+                **spent,
+                "solved": "".join("1" if ok else "0" for ok in solved[name]),
             }
+        worlds.close()
     record(
         "robomimic_tasks",
         title="robomimic's tasks from 200 scripted demonstrations: success on unseen starts",

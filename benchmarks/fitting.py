@@ -1,4 +1,4 @@
-"""Trainings that last a given processor time, and what a chunk costs; for the benchmarks beside this file."""
+"""Trainings without the command line, their budgets, and what a chunk costs; for the benchmarks beside this file."""
 
 import json
 import time
@@ -13,7 +13,7 @@ import torch
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.files import write_json
 from sensorimotor.data.windows import Windows
-from sensorimotor.policies.factory import PolicyConfig, describe, make_policy
+from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.sampling import Trace
 from sensorimotor.sim.evaluation import measure_latency
@@ -23,37 +23,41 @@ from sensorimotor.training.loop import Outcome, train
 
 
 def fit(
-    config: PolicyConfig, episodes: Episodes, minutes: float, run: Path, *, training: Mapping[str, Any]
-) -> int:
-    """Train for so much processor time on one thread, the schedule stretched to end with it.
-
-    What an interrupted call has trained is not trained again. How many updates fit is measured once per run folder.
-
-    Returns:
-        The number of updates.
-    """
-    settings = {**training, "tensorboard": False, "log_every": 100}
-    plan = run / "plan.json"
-    if not plan.exists():
-        rate = updates_per_second(config, episodes, settings)
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(plan, {"steps": max(1, round(60 * minutes * rate))})
-    steps = json.loads(plan.read_text())["steps"]
+    config: PolicyConfig, episodes: Episodes, steps: int, run: Path, *, training: Mapping[str, Any]
+) -> Policy:
+    """A policy after so many updates; what an interrupted call has trained is not trained again."""
     policy = make_policy(config, episodes)
     outcome = train(
         policy,
         Windows(episodes, policy.spec),
-        TrainingConfig(**{**settings, "steps": steps}),
+        TrainingConfig(**{**training, "tensorboard": False, "steps": steps}),
         run,
         describe=lambda folder: describe(policy, folder),
         resume=(run / "checkpoints" / "last").exists(),
-        clock=time.process_time,
     )
     _check_finished(outcome)
-    return steps
+    return load(run)
 
 
-def updates_per_second(
+def affordable(
+    config: PolicyConfig, episodes: Episodes, minutes: float, run: Path, *, training: Mapping[str, Any]
+) -> int:
+    """How many updates fit into so much processor time on one thread; measured once per run folder."""
+    plan = run / "plan.json"
+    if not plan.exists():
+        rate = _updates_per_second(config, episodes, {**training, "tensorboard": False})
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(plan, {"steps": max(1, round(60 * minutes * rate))})
+    return json.loads(plan.read_text())["steps"]
+
+
+def minutes_of(run: Path) -> float:
+    """Minutes of training, interruptions left out."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return max(row.get("seconds") or 0.0 for row in rows) / 60
+
+
+def _updates_per_second(
     config: PolicyConfig, episodes: Episodes, settings: Mapping[str, Any], *, updates: int = 200
 ) -> float:
     """Updates per second of processor time, after a warm-up."""
