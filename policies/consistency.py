@@ -35,7 +35,7 @@ from .edm import (
 )
 from .embedding import periodic
 from .network import Features, NetworkConfig, draw
-from .path import noise_from_action, spread
+from .path import hold, noise_from_action, spread
 from .policy import GenerativePolicy
 from .sampling import DrawOptions, OwnSampler, SamplerConfig
 from .teacher import Student
@@ -217,13 +217,13 @@ class ConsistencyPolicy(Student, GenerativePolicy):
             for level in levels:
                 if noise is None:
                     noise = torch.randn(shape, generator=generator, device=generator.device)
-                x = _start_with(x, prefix) + level * sampler.temperature * noise.to(x)
+                x = hold(x, prefix) + level * sampler.temperature * noise.to(x)
                 x = self.action(x, x.new_tensor(level), condition)
                 x = x if sampler.clip is None else x.clamp(-sampler.clip, sampler.clip)
                 noise = None  # the next jump starts from fresh noise
         if trace is not None:
             trace.evaluations = torch.full((shape[0],), len(levels))
-        return _start_with(x, prefix)
+        return hold(x, prefix)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Loss of arriving at the same action from both ends of a step of the teacher, and of denoising."""
@@ -272,7 +272,3 @@ def draw_bins(count: int, bins: int, generator: torch.Generator) -> tuple[Tensor
     share = torch.rand(count, generator=generator, device=device)
     s = t + 1 + (share * (bins - 1 - t)).long()
     return t, t + 1, s.clamp_max(bins - 1)  # a share may round up to 1
-
-
-def _start_with(x: Tensor, prefix: Tensor | None) -> Tensor:
-    return x if prefix is None else torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)

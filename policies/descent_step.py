@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.errors import ConfigError
-from .path import spread
+from .path import hold, spread
 
 Energy = Callable[[Tensor], Tensor]  # chunks (B', H, A) to energies (B',)
 
@@ -145,8 +145,3 @@ def advance(
         gradient = hold(gradient, torch.zeros_like(prefix))
     velocity = step.momentum * velocity - spread(rate(e, size, step), x) * gradient
     return Move(z + velocity, velocity, e, gradient)
-
-
-def hold(x: Tensor, prefix: Tensor | None) -> Tensor:
-    """Chunks (B', H, A) with their starts replaced."""
-    return x if prefix is None else torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)

@@ -31,6 +31,11 @@ def mix(action: Tensor, noise: Tensor, s: Tensor) -> Tensor:
     return (1 - s) * action + s * noise
 
 
+def hold(x: Tensor, prefix: Tensor | None) -> Tensor:
+    """Chunks (B, H, A) whose first steps are those of a prefix (B, P, A)."""
+    return x if prefix is None else torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)
+
+
 def noise_from_velocity(x: Tensor, s: Tensor, velocity: Tensor) -> Tensor:
     """The noise in x_s."""
     return x + (1 - spread(s, x)) * velocity

@@ -24,6 +24,7 @@ from .path import (
     action_from_velocity,
     betas,
     grid,
+    hold,
     levels,
     mix,
     noise_from_velocity,
@@ -208,8 +209,7 @@ def generate(
                 x = _heun(ask, noise, sampler)
             case _:
                 x = _scheduled(ask, noise, sampler, generator)
-        if prefix is not None:
-            x = torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)
+        x = hold(x, prefix)
         if trace is not None:
             trace.evaluations = torch.full((shape[0],), ask.calls)
         return x
@@ -230,8 +230,7 @@ class _Asker:
         """x_s with its start replaced by the prefix, noised to s."""
         if self.prefix is None:
             return x
-        n = self.prefix.shape[1]
-        return torch.cat([mix(self.prefix, self.noise[:, :n], s), x[:, n:]], dim=1)
+        return hold(x, mix(self.prefix, self.noise[:, : self.prefix.shape[1]], s))
 
     def velocity(self, x: Tensor, s: Tensor) -> Tensor:
         """The velocity at x_s."""
