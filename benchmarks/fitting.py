@@ -2,13 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.files import write_json
@@ -16,7 +15,7 @@ from sensorimotor.data.windows import Windows
 from sensorimotor.policies.factory import PolicyConfig, describe, load, make_policy
 from sensorimotor.policies.policy import GenerativePolicy, Policy
 from sensorimotor.policies.sampling import Trace
-from sensorimotor.sim.evaluation import measure_latency
+from sensorimotor.sim.evaluation import first_observation, measure_latency
 from sensorimotor.sim.task import Task
 from sensorimotor.training.config import TrainingConfig
 from sensorimotor.training.loop import Outcome, train
@@ -43,12 +42,20 @@ def affordable(
     config: PolicyConfig, episodes: Episodes, minutes: float, run: Path, *, training: Mapping[str, Any]
 ) -> int:
     """How many updates fit into so much processor time on one thread; measured once per run folder."""
-    plan = run / "plan.json"
-    if not plan.exists():
+
+    def plan() -> dict[str, int]:
         rate = _updates_per_second(config, episodes, {**training, "tensorboard": False})
-        run.mkdir(parents=True, exist_ok=True)
-        write_json(plan, {"steps": max(1, round(60 * minutes * rate))})
-    return json.loads(plan.read_text())["steps"]
+        return {"steps": max(1, round(60 * minutes * rate))}
+
+    return kept(run / "plan.json", plan)["steps"]
+
+
+def kept(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What an earlier call put into the file, or else what is measured now, and put there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, measure())
+    return json.loads(file.read_text())
 
 
 def minutes_of(run: Path) -> float:
@@ -91,13 +98,7 @@ def cost(policy: Policy, task: Task) -> dict[str, float]:
 def _evaluations(policy: Policy, task: Task) -> float:
     if not isinstance(policy, GenerativePolicy):
         return 1.0
-    first = task.reset(list(range(task.worlds)))
-    repeats = policy.spec.observation_steps
-    observation = {
-        key: torch.from_numpy(first[key])[:, None].repeat_interleave(repeats, 1)
-        for key in policy.spec.observation
-    }
     trace = Trace()
-    policy.sample(observation, trace=trace)
+    policy.sample(first_observation(policy, task, worlds=task.worlds), trace=trace)
     assert trace.evaluations is not None
     return trace.evaluations.float().mean().item()

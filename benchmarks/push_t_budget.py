@@ -2,7 +2,8 @@
 
 Each family trains for the same processor time on one thread, its schedule stretched to end with the budget, then plays
 seeds 100000 to 100499 for 300 steps with 8 of 16 actions executed. A student's budget holds its teacher's training.
-Nothing is trained or tuned on those seeds; all samplers are in the table, and the headline names the best of each family.
+Nothing is trained or tuned on those seeds: all samplers are in the table, and the headline has the presets' and
+defaults' own, by how many network calls they make.
 
 Usage: python benchmarks/push_t_budget.py [--data pusht_lowdim.npz] [--minutes 15] [--only flow regressor]
 
@@ -10,20 +11,19 @@ What an earlier call trained or evaluated is not done again, so families can be 
 """
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fitting import affordable, cost, fit
+from fitting import affordable, cost, fit, kept
 from push_t_human import RECORDINGS, summary
 from record import record
 
 from sensorimotor.data.episodes import Episodes
-from sensorimotor.data.files import write_json
 from sensorimotor.data.intervals import mean_interval, wilson
 from sensorimotor.data.normalizer import NormalizerConfig
 from sensorimotor.policies.consistency import ConsistencyConfig, ConsistencyJump
@@ -105,6 +105,13 @@ FAMILIES: dict[str, Family] = {
     "ebt regress": Family(energy("regress", step=DescentStep()), descents((2, 1.0), (10, 1.0), (10, 0.5))),
 }
 
+USUAL = {
+    "1 call": ("", "Euler 1, temperature 0.5", "jump 1, temperature 0.5"),
+    "2 calls": ("Euler 2, temperature 0.5", "descent 2, spread 1.0"),
+    "10 calls": ("DDIM 10", "Euler 10, temperature 0.5", "descent 10, spread 1.0"),
+    "100 calls": ("DDPM 100",),
+}
+
 
 def folder(name: str, options: argparse.Namespace) -> Path:
     """The run folder of a family; of a student, which has half of the budget, too."""
@@ -145,13 +152,14 @@ def fit_for(config: PolicyConfig, episodes: Episodes, minutes: float, run: Path)
 def judge(name: str, task: PushTHuman, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Score and success of a family by sampler."""
     run, episodes = folder(name, options), options.episodes
-    found = {}
-    for label, sampler in FAMILIES[name].samplers.items():
-        kept = run / f"evaluation {label} {episodes}.json"
-        if not kept.exists():
-            write_json(kept, summary(evaluate(configured(run, sampler), task, episodes=episodes)))
-        found[label] = json.loads(kept.read_text())
-    return found
+
+    def play(sampler: SamplerConfig | OwnSampler | None) -> dict[str, Any]:
+        return summary(evaluate(configured(run, sampler), task, episodes=episodes))
+
+    return {
+        label: kept(run / f"evaluation {label} {episodes}.json", partial(play, sampler))
+        for label, sampler in FAMILIES[name].samplers.items()
+    }
 
 
 def main() -> None:
@@ -226,12 +234,17 @@ def interval_of_scores(scores: str) -> str:
 
 
 def headline(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The best row of each family by success."""
-    parts = []
-    for name, samplers in results.items():
-        best = max(samplers.values(), key=lambda found: found["success"]["value"])
-        parts.append(f"{name} {100 * best['success']['value']:.0f} % ({best['evaluations']:.0f} calls)")
-    return "best sampler of each family on these seeds: " + ", ".join(parts)
+    """Success by network calls, of the samplers that presets and defaults have; none is picked by its result."""
+    groups = []
+    for calls, wanted in USUAL.items():
+        found = [
+            f"{name} {100 * result['success']['value']:.0f} %"
+            for name, samplers in results.items()
+            for sampler, result in samplers.items()
+            if sampler in wanted
+        ]
+        groups.append(f"{calls}: {', '.join(found)}")
+    return "; ".join(groups)
 
 
 if __name__ == "__main__":

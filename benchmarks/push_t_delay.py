@@ -9,16 +9,16 @@ Every evaluation is kept in --runs; what an earlier run has done is not done aga
 """
 
 import argparse
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from fitting import kept
 from record import record
 from torch import Tensor
 
@@ -115,14 +115,8 @@ def roll_out(policy: Policy, mode: Mode, delay: int, *, episodes: int, first_see
     }
 
 
-def kept_in(folder: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What is in the folder under this name, or else measured and put there."""
-    path = folder / f"{name.replace(' ', '_').replace(',', '')}.json"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(measure()))
-        print(f"measured {name}", flush=True)
-    return json.loads(path.read_text())
+def file_of(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace(' ', '_').replace(',', '')}.json"
 
 
 def row(delay: int, every: int, mode: str, found: Mapping[str, Any]) -> list[str]:
@@ -160,9 +154,8 @@ def select(policy: Policy, runs: Path, episodes: int) -> None:
         for jacobian in ("vjp", "identity"):
             for beta in (1.0, 2.0, 5.0, 10.0):
                 mode = RealTimeChunking(every=every, guidance=Guidance(beta=beta, jacobian=jacobian))
-                found = kept_in(
-                    runs / "selection",
-                    f"every {every} {jacobian} beta {beta:g}",
+                found = kept(
+                    file_of(runs / "selection", f"every {every} {jacobian} beta {beta:g}"),
                     partial(roll_out, policy, mode, 3, episodes=episodes, first_seed=SELECTION),
                 )
                 print(row(3, every, f"{jacobian}, beta {beta:g}", found), flush=True)
@@ -185,9 +178,8 @@ def main() -> None:
     wanted = [(0, every, "stop and wait") for every in REPLANNING]
     wanted += [(delay, every, mode) for delay in DELAYS for every in REPLANNING for mode in modes(every)]
     results = {
-        (delay, every, mode): kept_in(
-            chosen.runs / f"evaluations_{chosen.episodes}",
-            f"delay {delay} every {every} {mode}",
+        (delay, every, mode): kept(
+            file_of(chosen.runs / f"evaluations_{chosen.episodes}", f"delay {delay} every {every} {mode}"),
             partial(
                 roll_out, policy, modes(every)[mode], delay, episodes=chosen.episodes, first_seed=REPORTING
             ),

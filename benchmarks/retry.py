@@ -11,7 +11,6 @@ What an interrupted call has trained and judged is not done again.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fitting import affordable, cost, fit
+from fitting import affordable, cost, fit, kept
 from numpy.typing import NDArray
 from record import record
 
@@ -140,10 +139,7 @@ def contenders() -> dict[str, PolicyConfig]:
 
 def judge(policy: Policy, task: Task, episodes: int, name: str, file: Path) -> dict[str, Any]:
     """An evaluation on reporting starts, or the one that was kept."""
-    if not file.exists():
-        result = evaluate(policy, task, episodes=episodes, name=name)
-        result.save(file)
-    return json.loads(file.read_text())
+    return kept(file, lambda: evaluate(policy, task, episodes=episodes, name=name).to_dict())
 
 
 def rate(result: dict[str, Any]) -> str:

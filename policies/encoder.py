@@ -6,13 +6,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..data.errors import SpecError
+from ..data.errors import ConfigError, SpecError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from .crop import View
 from .vision import VisionConfig, VisionEncoder, is_camera
 
 _NEAR, _FAR = 0.25, 4.0  # offsets: the share of the range that becomes 1, and where they are clipped
+
+
+def check_octaves(octaves: int) -> None:
+    """Raise for a number of octaves that means nothing, or frequencies beyond what single precision tells apart."""
+    if not 0 <= octaves <= 16:
+        raise ConfigError(f"octaves must lie in 0..16, got {octaves}; 4 suit positions in a workspace")
 
 
 class LowDimEncoder(nn.Module):

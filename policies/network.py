@@ -13,7 +13,7 @@ from ..data.spec import Spec
 from ..data.windows import Batch
 from .chunk import ChunkConfig
 from .crop import View
-from .encoder import ObservationEncoder
+from .encoder import ObservationEncoder, check_octaves
 from .mlp import MLPConfig
 from .origin import OffsetActions, check_origin, origin_of
 from .policy import Policy
@@ -70,10 +70,7 @@ class NetworkConfig:
             )
         if not 0 <= self.history_dropout <= 1:
             raise ConfigError(f"history_dropout must lie in [0, 1], got {self.history_dropout}")
-        if not 0 <= self.octaves <= 16:
-            raise ConfigError(
-                f"octaves must lie in 0..16, got {self.octaves}; 4 suit positions in a workspace"
-            )
+        check_octaves(self.octaves)
         keys = self.chunk.observation
         if self.relative is not None and keys and self.relative not in keys:
             raise ConfigError(

@@ -220,12 +220,7 @@ def measure_latency(
     policy: Policy, task: Task, *, calls: int = 30, clock: Callable[[], float] = time.perf_counter
 ) -> Array:
     """Milliseconds of single-sample predictions at batch size 1; warm-up calls are left out."""
-    first = task.reset(list(range(task.worlds)))
-    steps = policy.spec.observation_steps
-    observation: dict[str, Any] = {key: for_policies(first[key][:1]) for key in policy.spec.observation}
-    for key, value in observation.items():
-        if isinstance(value, Tensor):
-            observation[key] = value.unsqueeze(1).repeat_interleave(steps, 1)
+    observation = first_observation(policy, task, worlds=1)
     generator = torch.Generator().manual_seed(0)
     times = []
     for _ in range(calls + 3):
@@ -233,6 +228,17 @@ def measure_latency(
         policy.sample(observation, generator=generator)
         times.append(1e3 * (clock() - began))
     return np.array(times[3:])
+
+
+def first_observation(policy: Policy, task: Task, *, worlds: int) -> dict[str, Any]:
+    """What a policy sees of the first worlds at the start of an episode, its whole history the same."""
+    first = task.reset(list(range(task.worlds)))
+    observation: dict[str, Any] = {key: for_policies(first[key][:worlds]) for key in policy.spec.observation}
+    steps = policy.spec.observation_steps
+    return {
+        key: value.unsqueeze(1).repeat_interleave(steps, 1) if isinstance(value, Tensor) else value
+        for key, value in observation.items()
+    }
 
 
 def for_policies(value: Array) -> Tensor | list[str]:

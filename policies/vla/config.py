@@ -7,6 +7,7 @@ from ...data.errors import ConfigError
 from ...data.normalizer import NormalizerConfig
 from ...data.schema import nearest
 from ..chunk import ChunkConfig
+from ..encoder import check_octaves
 from ..flow import TimeDistribution
 from ..sampling import FlowEuler, SamplerConfig
 from .mask import MaskRule, StatePlace
@@ -83,10 +84,7 @@ class VLAConfig:
             raise ConfigError(
                 f"observation_noise must be at least 0 and finite, got {self.observation_noise}"
             )
-        if not 0 <= self.octaves <= 16:
-            raise ConfigError(
-                f"octaves must lie in 0..16, got {self.octaves}; 4 suit positions in a workspace"
-            )
+        check_octaves(self.octaves)
         if self.state == "text" and isinstance(self.text, WordsConfig):
             raise ConfigError(
                 "state=text writes numbers into the prompt, which a list of words cannot hold; use text=bytes"
