@@ -162,9 +162,9 @@ def name(sampler: Sampler | None) -> str:
 
 
 def cell(values: list[float], digits: int) -> str:
-    interval = mean_interval(values)
-    low, high = max(0.0, interval.low), min(1.0, interval.high)  # neither errors nor shares leave [0, 1] here
-    return f"{interval.value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return mean_interval(values, within=(0.0, 1.0)).decimal(
+        digits
+    )  # neither errors nor shares are outside here
 
 
 def main() -> None:

@@ -230,7 +230,7 @@ def main() -> None:
 
 
 def interval_of_scores(scores: str) -> str:
-    return mean_interval(np.array([float(score) for score in scores.split()])).decimal()
+    return mean_interval(np.array([float(score) for score in scores.split()]), within=(0, 1)).decimal()
 
 
 def headline(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:

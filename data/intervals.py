@@ -49,14 +49,21 @@ def wilson(successes: int, count: int) -> Interval:
     )
 
 
-def mean_interval(values: Sequence[float] | NDArray[np.floating]) -> Interval:
-    """Student's t interval of a mean; infinite for a single value."""
+def mean_interval(
+    values: Sequence[float] | NDArray[np.floating], *, within: tuple[float, float] = (-math.inf, math.inf)
+) -> Interval:
+    """Student's t interval of a mean; of a single value, all that is possible.
+
+    Args:
+        values: one per observation.
+        within: what a value can be; the interval does not leave it.
+    """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0 or not np.isfinite(x).all():
         raise DataError(f"a mean needs one or more finite values, got {x.tolist()[:8]}")
     mean = float(x.mean())
     if x.size == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
+        return Interval(mean, *within, 1)
     quantile = _T[x.size - 2] if x.size - 2 < len(_T) else _Z + 2.4 / (x.size - 2)
     half = quantile * float(x.std(ddof=1)) / math.sqrt(x.size)
-    return Interval(mean, mean - half, mean + half, int(x.size))
+    return Interval(mean, max(within[0], mean - half), min(within[1], mean + half), int(x.size))

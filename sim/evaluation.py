@@ -64,7 +64,7 @@ class Evaluation:
     @property
     def mean_reward(self) -> Interval:
         """Mean best reward with Student's interval."""
-        return mean_interval(self.reward)
+        return mean_interval(self.reward, within=(0.0, 1.0))
 
     def rate_above(self, coverage: float) -> Interval:
         """Share of episodes whose best coverage reached a threshold."""
@@ -79,7 +79,7 @@ class Evaluation:
             "episodes": len(self.seeds),
             "success": vars(self.success_rate),
             "score": vars(self.mean_reward),
-            "coverage": vars(mean_interval(self.coverage)),
+            "coverage": vars(mean_interval(self.coverage, within=(0.0, 1.0))),
             "coverage_at_least_0.95": vars(self.rate_above(0.95)),
             "latency_ms": {"median": latency[0], "p95": latency[1], "all": self.latency_ms.round(3).tolist()},
             "seconds": round(self.seconds, 3),

@@ -18,7 +18,7 @@ class Step:
 
     Attributes:
         observation: key -> (N, *shape), as the task's spec describes it.
-        reward: (N,).
+        reward: (N,) in 0..1; its best value is an episode's score.
         terminated: (N,) bool, the world has reached an end of its own.
         truncated: (N,) bool, the world has run for `max_steps` without one.
         success: (N,) bool, the success predicate holds now.

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sensorimotor.data.errors import DataError
-from sensorimotor.data.intervals import mean_interval, wilson
+from sensorimotor.data.intervals import Interval, mean_interval, wilson
 
 
 def test_wilson_matches_a_worked_example() -> None:
@@ -41,8 +41,16 @@ def test_quantile_beyond_the_table_is_close_to_students(count: int, quantile: fl
     )
 
 
-def test_a_single_value_has_no_bounds() -> None:
+def test_a_single_value_has_no_bounds_but_what_is_possible() -> None:
     assert mean_interval([0.3]).high == math.inf
+    assert mean_interval([0.3], within=(0.0, 1.0)) == Interval(0.3, 0.0, 1.0, 1)
+
+
+def test_an_interval_does_not_leave_what_is_possible() -> None:
+    scores = [1.0, 1.0, 1.0, 0.9]
+    free, bounded = mean_interval(scores), mean_interval(scores, within=(0.0, 1.0))
+    assert free.high > 1.0
+    assert bounded == Interval(free.value, free.low, 1.0, 4)
 
 
 @pytest.mark.parametrize("bad", [(0, 0), (3, 2), (-1, 5)])
