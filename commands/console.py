@@ -95,6 +95,8 @@ def shown_warnings(screen: Screen) -> Iterator[None]:
     with warnings.catch_warnings():
         if not os.environ.get("SENSORIMOTOR_DEBUG"):
             warnings.simplefilter("default")
+            # Said of whichever line runs when an object is dropped, whoever left it open.
+            warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = show
         yield
 

@@ -8,11 +8,11 @@ __all__ = ["kind_name", "milliseconds", "policy_name"]
 
 
 def policy_name(config: Any) -> str:
-    """`flow unet`, `diffusion transformer`, `nearest`, `robomimic bc_rnn_gmm`."""
+    """`flow unet`, `energy transformer`, `nearest`, `robomimic bc_rnn_gmm`."""
     words = [option_name(type(config))]
     trunk = getattr(config, "trunk", None)
     if trunk is not None:
-        words.append(option_name(type(trunk)))
+        words.append(option_name(type(trunk)).removeprefix(f"{words[0]}_"))
     if algorithm := getattr(config, "algorithm", None):  # robomimic's
         words.append(algorithm)
     return " ".join(words)

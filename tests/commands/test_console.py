@@ -72,6 +72,7 @@ def test_only_warnings_of_this_project_are_shown() -> None:
     shown, text, _ = screen(terminal=False)
     with shown_warnings(shown):
         warnings.warn_explicit("a library is chatty", UserWarning, "/usr/lib/python3/chatty.py", 1)
+        warnings.warn_explicit("unclosed file", ResourceWarning, files.__file__, 1)  # left open by anybody
         warnings.warn_explicit("look at this", UserWarning, files.__file__, 1)
     assert text.getvalue() == "warning: look at this\n"
 
