@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,10 @@ def run_episodes(
 def select(policy: Policy, seeds: list[int]) -> None:
     """Success by flow steps, on starts kept for choosing."""
     assert isinstance(policy, GenerativePolicy)
+    usual = policy.sampler
+    assert isinstance(usual, FlowEuler)
     for steps in (1, 2, 4, 10):
-        policy.sampler = FlowEuler(steps=steps)
+        policy.sampler = replace(usual, steps=steps)
         named, success = run_episodes(policy, seeds, TOLD["right instruction"])
         near, solved = (wilson(int(found.sum()), len(seeds)).percent() for found in (named, success))
         print(f"{steps:2} flow steps: ends at the named goal {near}, covers it by 90 % {solved}", flush=True)
