@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from fitting import cost, fit, kept, minutes_of
 from record import record
 
@@ -90,40 +91,45 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=int(PRESETS["flow_arm"].training["steps"]))
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark/robomimic"))
     options = parser.parse_args()
+    torch.set_num_threads(1)
     rows, data = [], {}
     recordings = {task: demonstrate(task, options.runs, options.demonstrations) for task in TASKS}
     for task, recording in recordings.items():
-        solved, tried = starts_of(recording)
-        rate = wilson(solved, tried)
+        kept_starts, tried = starts_of(recording)
+        rate = wilson(kept_starts, tried)
         rows.append([task, "expert", "", str(tried), rate.percent(), ""])
         data[f"{task} expert"] = {"success": vars(rate)}
-    for task in options.tasks:
-        recording = recordings[task]
-        names = (*POLICIES, "regressor")
-        runs = {name: options.runs / f"{task}_{name}_{options.steps}" for name in names}
-        for name, run in runs.items():
-            if name == "regressor":
-                fit_regressor(task, run, recording, options.steps)
-            else:
-                train(task, POLICIES[name], run, recording, f"training.steps={options.steps}")
-        worlds = make_task(task, worlds=min(25, options.episodes))
-        solved = {
-            name: judge(load(run), worlds, name, options.episodes, run / f"reported_{options.episodes}.json")
-            for name, run in runs.items()
+    runs = {
+        (task, name): options.runs / f"{task}_{name}_{options.steps}"
+        for task in options.tasks
+        for name in (*POLICIES, "regressor")
+    }
+    for (task, name), run in runs.items():
+        if name == "regressor":
+            fit_regressor(task, run, recordings[task], options.steps)
+        else:
+            train(task, POLICIES[name], run, recordings[task], f"training.steps={options.steps}")
+    worlds = {task: make_task(task, worlds=min(25, options.episodes)) for task in options.tasks}
+    solved = {
+        (task, name): judge(
+            load(run), worlds[task], name, options.episodes, run / f"reported_{options.episodes}.json"
+        )
+        for (task, name), run in runs.items()
+    }
+    for (task, name), run in runs.items():
+        found, minutes, spent = solved[task, name], minutes_of(run), cost(load(run), worlds[task])
+        rate = wilson(sum(found), len(found))
+        latency = f"{spent['latency_ms']:.1f}"
+        rows.append([task, name, f"{minutes:.1f}", str(len(found)), rate.percent(), latency])
+        data[f"{task} {name}"] = {
+            "minutes": minutes,
+            "updates": options.steps,
+            "success": vars(rate),
+            **spent,
+            "solved": "".join("1" if ok else "0" for ok in found),
         }
-        for name, run in runs.items():
-            rate = wilson(sum(solved[name]), len(solved[name]))
-            minutes, spent = minutes_of(run), cost(load(run), worlds)
-            count, latency = str(len(solved[name])), f"{spent['latency_ms']:.1f}"
-            rows.append([task, name, f"{minutes:.1f}", count, rate.percent(), latency])
-            data[f"{task} {name}"] = {
-                "minutes": minutes,
-                "updates": options.steps,
-                "success": vars(rate),
-                **spent,
-                "solved": "".join("1" if ok else "0" for ok in solved[name]),
-            }
-        worlds.close()
+    for world in worlds.values():
+        world.close()
     record(
         "robomimic_tasks",
         title="robomimic's tasks from 200 scripted demonstrations: success on unseen starts",
