@@ -173,15 +173,20 @@ def check_connection(
             raise SpecError(
                 f"the {user_name} needs observation {key!r}; the {provider_name} offers {sorted(provider.observation)}"
             )
-        _check_field(f"observation {key!r}", wanted, provider.observation[key], user_name, provider_name)
-    _check_field("action", user.action, provider.action, user_name, provider_name)
+        check_field(f"observation {key!r}", wanted, provider.observation[key], user_name, provider_name)
+    check_field("action", user.action, provider.action, user_name, provider_name)
     if not math.isclose(user.control_hz, provider.control_hz, rel_tol=1e-6):
         raise SpecError(
             f"control_hz differs: {user_name} {user.control_hz}, {provider_name} {provider.control_hz}"
         )
 
 
-def _check_field(what: str, a: Field, b: Field, a_name: str, b_name: str) -> None:
+def check_field(what: str, a: Field, b: Field, a_name: str, b_name: str) -> None:
+    """Raise unless two fields agree in shape and type, and in whatever else both of them state.
+
+    Raises:
+        SpecError: naming what disagrees and both values.
+    """
     for attribute in ("shape", "dtype", "unit", "names", "low", "high"):
         left, right = getattr(a, attribute), getattr(b, attribute)
         stated = attribute in ("shape", "dtype") or (bool(left) and bool(right))

@@ -143,6 +143,11 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         return advance(self._under(condition), x, still, self.config.step, size=self.size).x
 
     @property
+    def evaluations_per_answer(self) -> int:
+        """One, or of `regress` those of a whole descent."""
+        return self._own_descent().steps if self.config.objective == "regress" else 1
+
+    @property
     def size(self) -> Tensor | float:
         """The step size alpha, also while it is learned."""
         return self.config.step.size if self.log_size is None else self.log_size.exp()
@@ -163,8 +168,8 @@ class EnergyPolicy(NetworkPolicy, GenerativePolicy):
         trace = options.get("trace")
         if not isinstance(sampler, Descent):
             x = super().draw_normalized(condition, shape, sampler, **options)
-            if trace is not None and trace.evaluations is not None and self.config.objective == "regress":
-                trace.evaluations *= self._own_descent().steps
+            if trace is not None and trace.evaluations is not None:
+                trace.evaluations *= self.evaluations_per_answer
             found = Found(x, torch.zeros(0))
         else:
             generator = options.get("generator") or torch.Generator().manual_seed(0)

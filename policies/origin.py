@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data.errors import SpecError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
+from .policy import GenerativePolicy
 
 
 def origin_of(observation: Tensor, width: int) -> Tensor:
@@ -58,6 +59,16 @@ class OffsetActions:
     def unnormalize_action(self, x: Tensor, condition: Any) -> Tensor:
         """Inverse of `normalize_action`."""
         return from_offsets(self.normalizer, x, condition.origin)
+
+
+def affine_actions(policy: GenerativePolicy) -> bool:
+    """Whether others can map this policy's noisy actions: affinely, per step of the chunk, from an origin."""
+    kind = type(policy)
+    ways = (OffsetActions, GenerativePolicy)
+    return isinstance(getattr(policy, "normalizer", None), Normalizer) and any(
+        (kind.normalize_action, kind.unnormalize_action) == (way.normalize_action, way.unnormalize_action)
+        for way in ways
+    )
 
 
 def _affine(normalizer: Normalizer, steps: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 BetaSchedule = Literal["squaredcos_cap_v2", "linear", "scaled_linear"]
 BETA_SCHEDULES = ("squaredcos_cap_v2", "linear", "scaled_linear")
@@ -34,6 +35,11 @@ def mix(action: Tensor, noise: Tensor, s: Tensor) -> Tensor:
 def hold(x: Tensor, prefix: Tensor | None) -> Tensor:
     """Chunks (B, H, A) whose first steps are those of a prefix (B, P, A)."""
     return x if prefix is None else torch.cat([prefix.to(x), x[:, prefix.shape[1] :]], dim=1)
+
+
+def widened(x: Tensor, width: int) -> Tensor:
+    """Zeros after the last numbers of x (..., n), up to `width`."""
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
 def noise_from_velocity(x: Tensor, s: Tensor, velocity: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
 from .guidance import ChunkGuide, Pull
+from .path import widened
 from .sampling import DrawOptions, OwnSampler, SamplerConfig, Trace, generate
 
 
@@ -171,6 +172,16 @@ class GenerativePolicy(Policy):
     def predict_velocity(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
         """Velocity eps_hat - a_hat (B', H, A), with the arguments of `predict_noise`."""
 
+    @property
+    def path_width(self) -> int:
+        """Numbers per action that noise is carried for: A, or more where a network's actions are padded."""
+        return self.spec.action_dim
+
+    @property
+    def evaluations_per_answer(self) -> int:
+        """Network evaluations that one call of `predict_noise` or `predict_velocity` makes."""
+        return 1
+
     def normalize_action(self, action: Tensor, condition: Any) -> Tensor:
         """Physical actions (B', n, A), the first n of a chunk, to the space of x."""
         return self.normalizer.normalize("action", action)
@@ -266,7 +277,8 @@ class GenerativePolicy(Policy):
     ) -> Tensor:
         """Normalised chunks (B', H, A) under a condition of B' rows; arguments as of `sampling.generate`.
 
-        Families with a sampler of their own override this, and leave every other sampler to it.
+        Families with a sampler of their own override this, and leave every other sampler to it. Where `path_width` is
+        more than A, noise may have A numbers or so many; what is missing is drawn after it.
 
         Raises:
             ConfigError: for a sampler that belongs to another family.
@@ -276,4 +288,16 @@ class GenerativePolicy(Policy):
                 f"{type(self).__name__} cannot be sampled by {type(sampler).__name__}, which belongs to another "
                 "family of policies; use DDIM, DDPM, DPMSolver, FlowEuler or FlowHeun"
             )
-        return generate(self, condition, shape, sampler, **options)
+        width = self.path_width
+        if width == shape[-1]:
+            return generate(self, condition, shape, sampler, **options)
+        options["generator"] = generator = options.get("generator") or torch.Generator().manual_seed(0)
+        noise, prefix, pull = options.get("noise"), options.get("prefix"), options.get("pull")
+        if noise is not None and noise.shape[-1] < width:
+            missing = (*noise.shape[:-1], width - noise.shape[-1])
+            rest = torch.randn(missing, generator=generator, device=generator.device)
+            options["noise"] = torch.cat([noise, rest.to(noise)], dim=-1)
+        options["prefix"] = None if prefix is None else widened(prefix, width)
+        options["pull"] = None if pull is None else pull.widened(width)
+        drawn = generate(self, condition, (*shape[:-1], width), sampler, **options)
+        return drawn[..., : shape[-1]]

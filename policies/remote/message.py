@@ -19,7 +19,7 @@ from ...data.errors import RemoteError, SpecError
 from ...data.normalizer import Normalizer
 from ...data.spec import Spec
 from ..guidance import ChunkGuide, Guidance
-from ..origin import OffsetActions
+from ..origin import affine_actions
 from ..policy import GenerativePolicy, Policy
 from .wire import PROTOCOL, WireError
 
@@ -60,7 +60,7 @@ class Greeting:
             spec=policy.spec,
             statistics=statistics,
             fingerprint=fingerprint(statistics),
-            generative=_generative(policy),
+            generative=isinstance(policy, GenerativePolicy) and affine_actions(policy),
             relative=getattr(policy, "relative", None),
             sampler=sampler,
         )
@@ -114,19 +114,6 @@ class Greeting:
             relative=take(message, "relative", str, optional=True),
             sampler=None if sampler is None else _json_map(sampler),
         )
-
-
-def _generative(policy: Policy) -> bool:
-    """Whether a client can map this policy's noisy actions: affinely, per step of the chunk, from an origin."""
-    if not isinstance(policy, GenerativePolicy) or not isinstance(
-        getattr(policy, "normalizer", None), Normalizer
-    ):
-        return False
-    kind = type(policy)
-    return (kind.normalize_action, kind.unnormalize_action) in (
-        (GenerativePolicy.normalize_action, GenerativePolicy.unnormalize_action),
-        (OffsetActions.normalize_action, OffsetActions.unnormalize_action),
-    )
 
 
 def fingerprint(statistics: Mapping[str, tuple[Tensor, Tensor]]) -> str:

@@ -53,8 +53,3 @@ def check_width(name: str, wanted: int | None, needed: int) -> int:
             f"{name} {wanted} is too narrow for the spec, which has {needed} numbers; use {needed} or more"
         )
     return wanted or needed
-
-
-def widened(x: Tensor, width: int) -> Tensor:
-    """Zeros after the last numbers of x (..., n), up to `width`."""
-    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))

@@ -6,7 +6,7 @@ chunk of actions while it attends to the prefix's keys and values. Trained as `f
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,11 @@ from ..encoder import LowDimEncoder
 from ..flow import draw_times
 from ..network import draw
 from ..origin import OffsetActions, check_origin, origin_of
-from ..path import mix, noise_from_velocity
+from ..path import mix, noise_from_velocity, widened
 from ..policy import GenerativePolicy
-from ..sampling import DrawOptions, OwnSampler, SamplerConfig
 from ..vision import checked_frames, frame_size
 from .config import VLAConfig
-from .expert import ActionExpert, check_width, widened
+from .expert import ActionExpert, check_width
 from .mask import attention_mask, prefix_flags, suffix_flags, token_positions
 from .streams import Cache, Place, Streams
 from .text import build_tokenizer, padded
@@ -98,6 +97,11 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         streams = self.config.streams
         into = streams.prefix_width if self.config.state == "prefix" else streams.expert_width
         return nn.Linear(check_width("state_width", self.config.state_width, self.encoder.width), into)
+
+    @property
+    def path_width(self) -> int:
+        """Numbers per action inside the network, those of padding too."""
+        return self.action_width
 
     def encode(self, observation: Mapping[str, Any]) -> Prefix:
         """Encode images, instruction and state of B observations, once for all flow steps and samples."""
@@ -180,27 +184,6 @@ class VLAPolicy(OffsetActions, GenerativePolicy):
         before = valid[:, None].expand(-1, len(flags), -1)
         positions = valid.sum(dim=1, keepdim=True) + torch.arange(len(flags), device=valid.device)
         return torch.cat([before, own], dim=2), positions
-
-    def draw_normalized(
-        self,
-        condition: Prefix,
-        shape: tuple[int, int, int],
-        sampler: SamplerConfig | OwnSampler,
-        **options: Unpack[DrawOptions],
-    ) -> Tensor:
-        """Normalised chunks, see `GenerativePolicy.draw_normalized`; noise may have A or `action_width` numbers."""
-        width = self.action_width
-        if width == shape[-1]:
-            return super().draw_normalized(condition, shape, sampler, **options)
-        options["generator"] = generator = options.get("generator") or torch.Generator().manual_seed(0)
-        noise, prefix, pull = options.get("noise"), options.get("prefix"), options.get("pull")
-        if noise is not None and noise.shape[-1] < width:
-            rest = draw((*noise.shape[:-1], width - noise.shape[-1]), generator, noise)
-            options["noise"] = torch.cat([noise, rest], dim=-1)
-        options["prefix"] = None if prefix is None else widened(prefix, width)
-        options["pull"] = None if pull is None else pull.widened(width)
-        drawn = super().draw_normalized(condition, (*shape[:-1], width), sampler, **options)
-        return drawn[..., : shape[-1]]
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity at one random position per chunk and draw."""
