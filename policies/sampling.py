@@ -46,12 +46,17 @@ class ScheduleSampler:
         train_steps: length of the noise schedule.
         beta_schedule: shape of the noise schedule.
         clip: predicted actions are clipped to [-clip, clip] in normalised numbers; None for no clipping.
+        corrections: Langevin steps at every noise level before the step to the next, one network call each. They bring
+            a composition's samples nearer to the product of its members (arXiv 2302.11552).
+        correction_size: h of a correction `x + h score + sqrt(2 h) z`, as a share of the level's sigma^2.
     """
 
     steps: int = 10
     train_steps: int = 100
     beta_schedule: BetaSchedule = "squaredcos_cap_v2"
     clip: float | None = 1.0
+    corrections: int = 0
+    correction_size: float = 0.1
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -68,6 +73,12 @@ class ScheduleSampler:
             )
         if self.clip is not None and not self.clip > 0:
             raise ConfigError(f"clip must be positive or none, got {self.clip}")
+        if self.corrections < 0:
+            raise ConfigError(f"corrections must be at least 0, got {self.corrections}")
+        if not 0 < self.correction_size < 1:
+            raise ConfigError(
+                f"correction_size must lie in (0, 1), a share of the noise's variance, got {self.correction_size}"
+            )
 
     def _most_steps(self) -> int:
         return self.train_steps
@@ -297,12 +308,27 @@ def _scheduled(
     options = plan.options | ({"generator": generator} if isinstance(sampler, DDPM) else {})
     positions = plan.s.to(x.device)
     for timestep, s, total in zip(plan.timesteps, positions, plan.total, strict=True):
+        if isinstance(sampler, ScheduleSampler):
+            x = _corrected(ask, x, s, total, sampler, generator)
         y = ask.hold(x / total if total != 1.0 else x, s)
         x = y * total if ask.prefix is not None else x
         answer = ask.answer(plan.question, y, s)
         if plan.clip is not None:
             answer = answer.clamp(-plan.clip, plan.clip)
         x = scheduler.step(answer, timestep, x, return_dict=False, **options)[0]
+    return x
+
+
+def _corrected(
+    ask: _Asker, x: Tensor, s: Tensor, total: float, sampler: ScheduleSampler, generator: torch.Generator
+) -> Tensor:
+    """A point after the Langevin steps of one noise level; the score of `x = alpha a + sigma eps` is -eps_hat / sigma."""
+    sigma = s * total
+    for _ in range(sampler.corrections):
+        y = ask.hold(x / total, s)
+        z = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+        size = sampler.correction_size
+        x = y * total - size * sigma * ask.noise_at(y, s) + math.sqrt(2 * size) * sigma * z
     return x
 
 
