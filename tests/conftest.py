@@ -1,4 +1,4 @@
-"""Fixtures shared by every room's tests."""
+"""Fixtures shared by every room's tests, among them policies whose every answer is known in closed form."""
 
 import contextlib
 import importlib
@@ -6,11 +6,19 @@ import io
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
+
+from sensorimotor.data.normalizer import Normalizer
+from sensorimotor.data.spec import Field, Spec
+from sensorimotor.policies.policy import GenerativePolicy
+from sensorimotor.policies.sampling import FlowEuler
 
 os.environ.setdefault("MUJOCO_GL", "egl")  # before anything imports mujoco
 
@@ -84,3 +92,72 @@ def algorithms() -> Iterator[None]:
                 importlib.import_module("robomimic.algo")
     yield
     forget_since(before)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A condition that knows only what was observed."""
+
+    values: Tensor
+
+    def repeat(self, samples: int) -> "Rows":
+        return Rows(self.values.repeat_interleave(samples, dim=0))
+
+
+class Gaussian(GenerativePolicy):
+    """The exact policy for independent actions that are N(mean, variance), whatever is observed.
+
+    A variance of 0 is one point. Means are one number or (H, A), in physical units, of which the policy makes its own by
+    `(a - offset) / scale`.
+    """
+
+    def __init__(
+        self,
+        mean: float | Tensor,
+        variance: float,
+        *,
+        horizon: int = 1,
+        width: int = 1,
+        offset: float = 0.0,
+        scale: float = 1.0,
+        key: str = "state",
+        observation_steps: int = 1,
+        start: int = 0,
+        control_hz: float = 10,
+    ) -> None:
+        spec = Spec(
+            observation={key: Field(shape=(1,))},
+            action=Field(shape=(width,)),
+            control_hz=control_hz,
+            horizon=horizon,
+            observation_steps=observation_steps,
+            start=start,
+        )
+        super().__init__(spec)
+        self.normalizer = Normalizer({"action": (torch.full((width,), offset), torch.full((width,), scale))})
+        self.sampler = FlowEuler()
+        self.mean, self.variance = (mean - offset) / scale, variance / scale**2
+        self.key, self.encoded, self.asked = key, 0, 0
+
+    def encode(self, observation: Mapping[str, Tensor]) -> Rows:
+        self.encoded += 1
+        return Rows(observation[self.key])
+
+    def _clean_and_noise(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked += 1
+        s = s.double() if s.ndim == 0 else s.double().view(-1, 1, 1)
+        offset = x - (1 - s) * self.mean
+        variance = (1 - s) ** 2 * self.variance + s**2
+        return self.mean + (1 - s) * self.variance * offset / variance, s * offset / variance
+
+    def predict_noise(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
+        return self._clean_and_noise(x, s)[1].to(x)
+
+    def predict_velocity(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
+        action, noise = self._clean_and_noise(x, s)
+        return (noise - action).to(x)
+
+
+@pytest.fixture(scope="session")
+def gaussian() -> Callable[..., Gaussian]:
+    return Gaussian

@@ -1,19 +1,14 @@
-"""Policies whose every answer is known in closed form, and small recordings."""
+"""Small recordings."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
+from sensorimotor.composition.composed import ComposedPolicy, compose
 from sensorimotor.data.episodes import Episodes
-from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
-from sensorimotor.policies.policy import GenerativePolicy
-from sensorimotor.policies.sampling import FlowEuler
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,71 +20,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A condition that knows only how many rows it has."""
-
-    values: Tensor
-
-    def repeat(self, samples: int) -> "Rows":
-        return Rows(self.values.repeat_interleave(samples, dim=0))
-
-
-class Gaussian(GenerativePolicy):
-    """The exact policy for actions that are N(mean, variance), whatever is observed; variance 0 is one point."""
-
-    def __init__(self, mean: float, variance: float, *, horizon: int = 1) -> None:
-        spec = Spec(
-            observation={"state": Field(shape=(1,))}, action=Field(shape=(1,)), control_hz=10, horizon=horizon
-        )
-        super().__init__(spec)
-        self.normalizer = Normalizer({"action": (torch.zeros(1), torch.ones(1))})
-        self.sampler = FlowEuler()
-        self.mean, self.variance = mean, variance
-        self.encoded = 0
-
-    def encode(self, observation: Mapping[str, Tensor]) -> Rows:
-        self.encoded += 1
-        return Rows(observation["state"])
-
-    def _clean_and_noise(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        s = s.double() if s.ndim == 0 else s.double().view(-1, 1, 1)
-        offset = x - (1 - s) * self.mean
-        variance = (1 - s) ** 2 * self.variance + s**2
-        return self.mean + (1 - s) * self.variance * offset / variance, s * offset / variance
-
-    def predict_noise(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
-        return self._clean_and_noise(x, s)[1].to(x)
-
-    def predict_velocity(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
-        action, noise = self._clean_and_noise(x, s)
-        return (noise - action).to(x)
-
-
-class Mixed(Gaussian):
-    """The convex combination of two members' answers."""
-
-    def __init__(self, members: Sequence[GenerativePolicy], weight: float) -> None:
-        super().__init__(0.0, 1.0)
-        self.members, self.weight = members, weight
-
-    def predict_noise(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
-        a, b = (member.predict_noise(x, s, condition) for member in self.members)
-        return self.weight * a + (1 - self.weight) * b
-
-    def predict_velocity(self, x: Tensor, s: Tensor, condition: Any) -> Tensor:
-        a, b = (member.predict_velocity(x, s, condition) for member in self.members)
-        return self.weight * a + (1 - self.weight) * b
-
-
 @pytest.fixture(scope="session")
-def gaussian() -> Callable[..., Gaussian]:
-    return Gaussian
-
-
-@pytest.fixture(scope="session")
-def mixed() -> Callable[..., Mixed]:
-    return Mixed
+def mixed() -> Callable[..., ComposedPolicy]:
+    """The convex combination of two members, the first with this weight."""
+    return lambda members, weight: compose(members, (weight, 1 - weight))
 
 
 def record(

@@ -33,10 +33,16 @@ ALL = [
 ]
 
 
+def known(policy: GenerativePolicy, rows: int) -> Any:
+    """A condition of so many rows."""
+    return policy.encode({"state": torch.zeros(rows, 1, 1)})
+
+
 def run(policy: GenerativePolicy, sampler: SamplerConfig, start: Any) -> Tensor:
     """Samples from given starting noise, all in float64 except inside schedulers."""
     noise = torch.as_tensor(start, dtype=torch.float64).view(-1, 1, 1)
-    return generate(policy, None, tuple(noise.shape), sampler, noise=noise).flatten()  # pyright: ignore
+    condition = known(policy, len(noise))
+    return generate(policy, condition, tuple(noise.shape), sampler, noise=noise).flatten()  # pyright: ignore
 
 
 def affine(policy: GenerativePolicy, sampler: SamplerConfig) -> tuple[float, float]:
@@ -91,7 +97,8 @@ def test_ancestral_samples_of_gaussians_have_the_known_moments(
 ) -> None:
     count = 40_000
     generator = torch.Generator().manual_seed(0)
-    x = generate(pair(weight), None, (count, 1, 1), DDPM(clip=None), generator=generator)
+    policy = pair(weight)
+    x = generate(policy, known(policy, count), (count, 1, 1), DDPM(clip=None), generator=generator)
     error = (variance / count) ** 0.5
     assert x.mean().item() == pytest.approx(mean, abs=5 * error)
     assert x.var().item() == pytest.approx(variance, rel=5 * (2 / count) ** 0.5)
@@ -117,12 +124,41 @@ def test_members_of_unequal_spread_have_the_geometric_mean_of_it(gaussian: Calla
     assert run(policy, FlowHeun(steps=500), [1.0]).item() == pytest.approx(0.2, abs=1e-4)
 
 
+@pytest.mark.parametrize(("corrections", "mean", "variance"), [(1, -0.147, 0.425), (5, -0.277, 0.410)])
+def test_langevin_corrections_bring_the_even_pair_towards_its_product(
+    pair: Callable, corrections: int, mean: float, variance: float
+) -> None:
+    count = 20_000  # the product of the two densities is N(-0.4, 0.4); without corrections it is N(0.006, 0.438)
+    sampler = DDPM(clip=None, corrections=corrections)
+    policy, generator = pair(0.5), torch.Generator().manual_seed(0)
+    x = generate(policy, known(policy, count), (count, 1, 1), sampler, generator=generator)
+    assert x.mean().item() == pytest.approx(mean, abs=5 * (variance / count) ** 0.5)
+    assert x.var().item() == pytest.approx(variance, rel=5 * (2 / count) ** 0.5)
+
+
+def test_corrections_keep_a_committed_prefix(pair: Callable) -> None:
+    policy = pair(1.0)
+    prefix = torch.full((3, 1, 1), 0.7)
+    x = generate(policy, known(policy, 3), (3, 1, 1), DDIM(clip=None, corrections=2), prefix=prefix)
+    assert torch.equal(x, prefix)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"corrections": -1}, "corrections must be at least 0"), ({"correction_size": 1.0}, "correction_size")],
+)
+def test_impossible_corrections_are_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        DDIM(**wrong)
+
+
 def test_one_composed_noise_whichever_quantity_is_mixed(gaussian: Callable, mixed: Callable) -> None:
     alpha, sigma = (torch.tensor(level[50]) for level in levels("squaredcos_cap_v2", 100))
     s, y = sigma / (alpha + sigma), torch.full((1, 1, 1), 0.4, dtype=torch.float64) / (alpha + sigma)
     policy = mixed([gaussian(-1.0, 0.25), gaussian(2.0, 1.0)], 0.5)
-    assert policy.predict_noise(y, s, None).item() == pytest.approx(0.259663, abs=1e-6)
-    from_velocity = y + (1 - s) * policy.predict_velocity(y, s, None)
+    condition = known(policy, 1)
+    assert policy.predict_noise(y, s, condition).item() == pytest.approx(0.259663, abs=1e-6)
+    from_velocity = y + (1 - s) * policy.predict_velocity(y, s, condition)
     assert from_velocity.item() == pytest.approx(0.259663, abs=1e-6)
 
 
@@ -237,7 +273,7 @@ def test_ddim_is_euler_on_the_schedules_own_positions(pair: Callable) -> None:
     assert 1 / total == pytest.approx(0.884971, abs=1e-6)
     y = torch.tensor([0.0, 1.0], dtype=torch.float64).view(-1, 1, 1) / total
     for s, after in itertools.pairwise(positions):
-        y = y + (after - s) * policy.predict_velocity(y, s, None)
+        y = y + (after - s) * policy.predict_velocity(y, s, known(policy, 2))
     torch.testing.assert_close(y.flatten(), run(policy, DDIM(clip=None), [0.0, 1.0]), atol=1e-6, rtol=1e-5)
 
 
