@@ -1,0 +1,127 @@
+"""What a choice of weights is worth, told on episodes that had no part in it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.intervals import Interval, mean_interval, wilson
+from .search import Choice, parents
+from .seeds import Seeds
+from .trials import Trials, Weights
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SelectionReport:
+    """Chosen weights against the best parent.
+
+    Attributes:
+        choice: how they were found.
+        curve: (weights, interval) of every candidate on the episodes it was judged by; not what to expect of it.
+        optimism: how much higher than the truth the best of the curve looks, expected by resampling its episodes.
+        luck: how much higher the best candidate would look if all were as good as the best parent.
+        parent: the parent that looked best in the selection.
+        chosen_value: of the chosen weights, on reporting episodes.
+        parent_value: of that parent, on the same ones.
+        gain: mean difference of the two, episode by episode.
+        spent: episodes of the selection and of the report.
+    """
+
+    choice: Choice
+    curve: tuple[tuple[Weights, Interval], ...]
+    optimism: float
+    luck: float
+    parent: Weights
+    chosen_value: Interval
+    parent_value: Interval
+    gain: Interval
+    spent: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def report_selection(
+    trials: Trials,
+    choice: Choice,
+    seeds: Seeds,
+    *,
+    draws: int = 2000,
+    generator: np.random.Generator | None = None,
+) -> SelectionReport:
+    """Play the chosen weights and the best parent on reporting seeds, and say what the selection was worth.
+
+    Args:
+        trials: plays what has not been played yet.
+        choice: of a search on `seeds.choosing()`.
+        seeds: whose other half reports.
+        draws: resamples behind `optimism` and `luck`.
+        generator: of the resampling; a fresh one seeded with 0 if not given.
+    """
+    generator = np.random.default_rng(0) if generator is None else generator
+    members = len(choice.weights)
+    judged = {
+        w: trials.values(w, seeds.choosing()[:n])
+        for w, n in zip(choice.candidates, choice.counts, strict=True)
+    }
+    lone = [w for w in parents(members) if w in judged] or parents(members)
+    parent = max(lone, key=lambda w: (trials.values(w, seeds.choosing()).mean(), -lone.index(w)))
+    chosen = trials.values(choice.weights, seeds.telling())
+    alone = trials.values(parent, seeds.telling())
+    return SelectionReport(
+        choice=choice,
+        curve=tuple((w, interval_of(values)) for w, values in judged.items()),
+        optimism=optimism(list(judged.values()), draws, generator),
+        luck=luck(
+            float(trials.values(parent, seeds.choosing()).mean()), list(judged.values()), draws, generator
+        ),
+        parent=parent,
+        chosen_value=interval_of(chosen),
+        parent_value=interval_of(alone),
+        gain=mean_interval(chosen - alone),
+        spent=(choice.spent, 2 * seeds.reporting if choice.weights != parent else seeds.reporting),
+    )
+
+
+def interval_of(values: Array) -> Interval:
+    """Wilson's for successes, Student's for scores."""
+    if np.isin(values, (0.0, 1.0)).all():
+        return wilson(int(values.sum()), len(values))
+    return (
+        mean_interval(values, within=(0.0, 1.0))
+        if 0 <= values.min() <= values.max() <= 1
+        else mean_interval(values)
+    )
+
+
+def optimism(values: Sequence[Array], draws: int, generator: np.random.Generator) -> float:
+    """Expected excess of the best candidate's mean over its true one.
+
+    Episodes are drawn again with replacement; the winner of a draw is judged by the episodes that were not drawn.
+    Candidates that played fewer episodes, as dropped ones of a race, are compared on those they share with the others.
+    """
+    shared = min(len(v) for v in values)
+    table = np.stack([v[:shared] for v in values])  # (candidates, episodes)
+    excess = []
+    for _ in range(draws):
+        index = generator.integers(shared, size=shared)
+        out = np.setdiff1d(np.arange(shared), index)
+        if len(out) == 0:
+            continue
+        means = table[:, index].mean(axis=1)
+        winner = int(means.argmax())
+        excess.append(means[winner] - table[winner, out].mean())
+    return float(np.mean(excess)) if excess else float("nan")
+
+
+def luck(rate: float, values: Sequence[Array], draws: int, generator: np.random.Generator) -> float:
+    """Expected excess of the best of so many candidates if each succeeded independently at this rate."""
+    rate = float(np.clip(rate, 0.0, 1.0))
+    counts = np.array([len(v) for v in values])
+    means = generator.binomial(counts, rate, size=(draws, len(counts))) / counts
+    return float(means.max(axis=1).mean() - rate)

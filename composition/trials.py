@@ -1,0 +1,88 @@
+"""Episodes played with given weights, remembered in a file, so that none is ever played twice."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.errors import DataError
+
+Array = NDArray[np.float64]
+Weights = tuple[float, ...]
+Play = Callable[[Weights, Sequence[int]], Array]
+"""Weights and seeds to one value per episode, success (0 or 1) or a score; all episodes of a call may run together."""
+
+_DIGITS = 9
+
+
+class Trials:
+    """Values of episodes by weights and seed.
+
+    Attributes:
+        spent: episodes played by this object; those read from the file are not counted.
+    """
+
+    def __init__(self, play: Play, file: Path | str | None = None) -> None:
+        """Take up what a file holds of earlier calls, if there is one.
+
+        Raises:
+            DataError: if the file is damaged, naming the line.
+        """
+        self._play, self.file = play, None if file is None else Path(file)
+        self._known: dict[Weights, dict[int, float]] = {}
+        self.spent = 0
+        if self.file is not None and self.file.exists():
+            self._read(self.file)
+
+    def values(self, weights: Sequence[float], seeds: Sequence[int]) -> Array:
+        """(n,) values of these episodes; those that are not known yet are played.
+
+        Raises:
+            DataError: if playing gives anything but one finite value per episode.
+        """
+        key = tuple(round(float(w), _DIGITS) for w in weights)
+        known = self._known.setdefault(key, {})
+        missing = [seed for seed in seeds if seed not in known]
+        if missing:
+            played = np.asarray(self._play(key, missing), dtype=np.float64)
+            if played.shape != (len(missing),) or not np.isfinite(played).all():
+                raise DataError(
+                    f"{len(missing)} episodes with weights {key} gave {played.shape} values, "
+                    f"{int((~np.isfinite(played)).sum())} of them not finite; one finite value each is needed"
+                )
+            self._write(key, missing, played)
+            known.update(zip(missing, played.tolist(), strict=True))
+            self.spent += len(missing)
+        return np.array([known[seed] for seed in seeds])
+
+    def known(self, weights: Sequence[float]) -> dict[int, float]:
+        """Value by seed of everything played with these weights."""
+        return dict(self._known.get(tuple(round(float(w), _DIGITS) for w in weights), {}))
+
+    def _write(self, key: Weights, seeds: Sequence[int], values: Array) -> None:
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        row = {"weights": key, "seeds": list(seeds), "values": values.tolist()}
+        with self.file.open("a") as stream:  # one line per call: a cut last line loses that call only
+            stream.write(json.dumps(row) + "\n")
+
+    def _read(self, file: Path) -> None:
+        lines = file.read_text().split("\n")
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                row: dict[str, Any] = json.loads(line)
+                found = dict(zip(row["seeds"], row["values"], strict=True))
+                self._known.setdefault(tuple(row["weights"]), {}).update(found)
+            except (ValueError, KeyError, TypeError) as error:
+                if number == len(lines):  # without a line feed: cut while it was written
+                    file.write_text("\n".join(lines[:-1]) + "\n")
+                    return
+                raise DataError(
+                    f"{file}, line {number} is damaged ({error}); remove that line, and its episodes are played again"
+                ) from error
