@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = {"data": 0, "training": 1, "policies": 2, "sim": 5, "real": 5, "configs": 6, "commands": 6}
+FLOORS = {
+    "data": 0,
+    "training": 1,
+    "policies": 2,
+    "rl": 3,
+    "composition": 4,
+    "sim": 5,
+    "real": 5,
+    "configs": 6,
+    "commands": 6,
+}
 ROOMS = sorted(FLOORS)
 
 

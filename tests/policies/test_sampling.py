@@ -128,7 +128,8 @@ def test_members_of_unequal_spread_have_the_geometric_mean_of_it(gaussian: Calla
 def test_langevin_corrections_bring_the_even_pair_towards_its_product(
     pair: Callable, corrections: int, mean: float, variance: float
 ) -> None:
-    count = 20_000  # the product of the two densities is N(-0.4, 0.4); without corrections it is N(0.006, 0.438)
+    # The product of the two densities is N(-0.4, 0.4); without corrections samples are N(0.006, 0.438).
+    count = 20_000
     sampler = DDPM(clip=None, corrections=corrections)
     policy, generator = pair(0.5), torch.Generator().manual_seed(0)
     x = generate(policy, known(policy, count), (count, 1, 1), sampler, generator=generator)

@@ -1,0 +1,1 @@
+"""Critics and what they learn from: values of actions, offline and hybrid learning."""
