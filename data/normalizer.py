@@ -31,12 +31,16 @@ class NormalizerConfig:
         action: kind used for actions; `min_max` maps the data to [-1, 1].
         quantiles: lower and upper share mapped to -1 and 1 by `quantile` (pi0.5 uses 1 % and 99 %).
         floor: a spread below this counts as constant and is not divided by.
+        like: run or checkpoint folder of a trained policy whose scales of actions are taken over in place of this data's.
+            Noised actions of the two then mean the same, so that they can be composed; policies read it, see
+            `policies.statistics.scaled_like`.
     """
 
     observation: Kind = "min_max"
     action: Kind = "min_max"
     quantiles: tuple[float, float] = (0.01, 0.99)
     floor: float = 1e-6
+    like: str | None = None
 
     def __post_init__(self) -> None:
         low, high = self.quantiles

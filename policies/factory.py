@@ -24,7 +24,7 @@ from .policy import GenerativePolicy, Policy
 from .reflow import ReflowConfig, ReflowPolicy
 from .regression import RegressionPolicy, RegressorConfig
 from .robomimic_policy import RobomimicConfig, RobomimicPolicy
-from .statistics import fit_normalizer
+from .statistics import fit_normalizer, scaled_like
 from .streaming import StreamingConfig, StreamingPolicy
 from .teacher import HOW, Student, check_relative
 from .vla.config import VLAConfig
@@ -97,6 +97,8 @@ def make_policy(
         return _make_student(config, spec, teacher or _load_teacher(config.teacher), seed=seed)
     relative = None if isinstance(config, NearestConfig | RobomimicConfig) else config.relative
     normalizer = fit_normalizer(episodes, spec, config.normalizer, relative=relative)
+    if config.normalizer.like is not None:
+        normalizer = scaled_like(normalizer, spec, relative, load(config.normalizer.like))
     policy = build_policy(config, spec, normalizer, seed=seed)
     if isinstance(policy, NearestPolicy):
         policy.remember(episodes)
