@@ -22,7 +22,7 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,vision,vla,serve,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[formats,pusht,vision,vla,serve,search,dev]"
 	# Without their dependencies: robomimic wants a torchvision that fits torch, robosuite a library for other robots.
 	$(BIN)/python -m pip install --quiet -c constraints.txt numba scipy
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps robomimic robosuite
