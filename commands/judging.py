@@ -52,6 +52,7 @@ def judge(
     *,
     fitted: Mapping[Baseline, Callable[[], Policy]],
     now: datetime,
+    parts: Mapping[str, Policy] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a policy and the wanted baselines on the same starts; show the table, write the files.
 
@@ -64,13 +65,16 @@ def judge(
         screen: shows progress and the table.
         fitted: makes the baselines that need data.
         now: written into the file.
+        parts: more policies to compare with, by name: what this one is made of.
 
     Returns:
         What was written.
     """
     worlds = make_task(task, worlds=min(config.worlds, config.episodes))
     try:
-        others = {NAMES[b]: _baseline(b, worlds.spec, fitted) for b in config.baselines or ()}
+        others = dict(parts or {}) | {
+            NAMES[b]: _baseline(b, worlds.spec, fitted) for b in config.baselines or ()
+        }
         own = _roll_out(policy, name, worlds, config, screen, folder=folder)
         results = [own, *(_roll_out(other, title, worlds, config, screen) for title, other in others.items())]
     finally:

@@ -58,6 +58,15 @@ class Trials:
             self.spent += len(missing)
         return np.array([known[seed] for seed in seeds])
 
+    def remember(self, weights: Sequence[float], seeds: Sequence[int], values: Array) -> None:
+        """Take up episodes that were played elsewhere; those that are known already stay as they are."""
+        key = tuple(round(float(w), _DIGITS) for w in weights)
+        known = self._known.setdefault(key, {})
+        new = [(seed, value) for seed, value in zip(seeds, values.tolist(), strict=True) if seed not in known]
+        if new:
+            self._write(key, [seed for seed, _ in new], np.array([value for _, value in new]))
+            known.update(new)
+
     def known(self, weights: Sequence[float]) -> dict[int, float]:
         """Value by seed of everything played with these weights."""
         return dict(self._known.get(tuple(round(float(w), _DIGITS) for w in weights), {}))

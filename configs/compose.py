@@ -29,6 +29,8 @@ _FIRST_KEY = {
     "serve": "checkpoint",
     "report": "run",
     "train": "experiment",
+    "compose": "members",
+    "rerank": "policy",
 }
 
 

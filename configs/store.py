@@ -31,6 +31,8 @@ _CHOSEN: Mapping[str, Mapping[str, str | None]] = {
         "experiment": "push_t",
     },
     "eval": {"task": None, "sampler": None},
+    "compose": {"task": None, "data": None, "sampler": None},
+    "rerank": {"task": None, "sampler": None},
     "demos": {"task": "push_t", "expert": "${task}"},
 }
 
@@ -39,9 +41,16 @@ def root(verb: str) -> Any:
     """The dataclass of a verb. Those that know policies and tasks take seconds to import, hence here."""
     if verb in _LIGHT:
         return _LIGHT[verb]
+    from .composing import ComposeConfig, RerankConfig
     from .train import DemosConfig, EvalConfig, TrainConfig
 
-    return {"train": TrainConfig, "eval": EvalConfig, "demos": DemosConfig}[verb]
+    return {
+        "train": TrainConfig,
+        "eval": EvalConfig,
+        "demos": DemosConfig,
+        "compose": ComposeConfig,
+        "rerank": RerankConfig,
+    }[verb]
 
 
 def groups(verb: str) -> dict[str, list[str]]:
@@ -75,6 +84,8 @@ def register(verb: str) -> None:
         _register_experts()
     if "sampler" in chosen:
         _register_samplers()
+    if "data" in chosen:
+        _register_data()
     if "experiment" in chosen:
         _register_policies()
         _register_experiments()
@@ -102,11 +113,12 @@ def _register_experts() -> None:
 
 
 def _register_samplers() -> None:
+    from ..composition.ito import ReverseSDE
     from ..policies.consistency import ConsistencyJump
     from ..policies.descent import Descent
     from ..policies.sampling import DDIM, DDPM, DPMSolver, FlowEuler, FlowHeun
 
-    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun, Descent, ConsistencyJump):
+    for sampler in (DDPM, DDIM, DPMSolver, FlowEuler, FlowHeun, ReverseSDE, Descent, ConsistencyJump):
         _store(option_name(sampler), {"kind": sampler.__name__, **plain(sampler)}, group="sampler")
 
 
@@ -127,7 +139,7 @@ def _register_policies() -> None:
     _store("smoke", smoke, group="training", package="_global_")
 
 
-def _register_experiments() -> None:
+def _register_data() -> None:
     from .train import BUNDLED, DataConfig
 
     sources = {
@@ -138,6 +150,9 @@ def _register_experiments() -> None:
     }
     for name, source in sources.items():
         _store(name, plain(DataConfig) | source, group="data")
+
+
+def _register_experiments() -> None:
     everyone = ["hold_still", "random", "nearest", "regressor"]
     experiments = {
         "push_t": {

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..composition.ito import ReverseSDE
 from ..data.errors import ConfigError
 from ..data.formats import Format
 from ..policies.consistency import ConsistencyJump
@@ -137,7 +138,7 @@ class EvalConfig(EvaluationConfig):
 
     checkpoint: str
     task: TaskConfig | None = None
-    sampler: SamplerConfig | Descent | ConsistencyJump | None = None
+    sampler: SamplerConfig | ReverseSDE | Descent | ConsistencyJump | None = None
     out: str | None = None
     baselines: tuple[Baseline, ...] | None = None
 
