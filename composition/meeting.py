@@ -101,6 +101,24 @@ def meet(parts: Sequence[Part], *, execute: int | None = None) -> tuple[Spec, li
     )
 
 
+def reading_more(spec: Spec, other: Spec, name: str, other_name: str) -> Spec:
+    """A spec that also reads what another one does, for a policy and whoever watches it.
+
+    Raises:
+        SpecError: naming the first field in which they disagree, and both values.
+    """
+    check_field("action", spec.action, other.action, name, other_name)
+    if abs(other.control_hz / spec.control_hz - 1) > 1e-6:
+        raise SpecError(f"control_hz differs: {name} {spec.control_hz}, {other_name} {other.control_hz}")
+    for key in spec.observation.keys() & other.observation.keys():
+        check_field(f"observation {key!r}", spec.observation[key], other.observation[key], name, other_name)
+    return replace(
+        spec,
+        observation={**spec.observation, **other.observation},
+        observation_steps=max(spec.observation_steps, other.observation_steps),
+    )
+
+
 def _window(part: Part, first: Spec, start: int, reference: str) -> Window:
     spec, width = part.policy.spec, first.action_dim
     name = part.name or ""
