@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.errors import ConfigError
 from ..policies.path import action_from_noise, action_from_velocity, spread
 from ..policies.policy import Policy
 from ..policies.sampling import DrawOptions, OwnSampler, SamplerConfig
 from .ensemble import Ensemble, Together
+from .fault import check_finite, member_fault
 from .meeting import Part, as_parts
 from .member import Question
 
@@ -47,6 +48,7 @@ class GuidedPolicy(Ensemble):
     Attributes:
         cost: what is to be low.
         strength: gamma; 0 changes nothing.
+        critic: whose values the cost is made of, if it is; it moves with the policy.
     """
 
     def __init__(self, part: Part, cost: Cost, *, strength: float, sampler: SamplerConfig | None) -> None:
@@ -55,6 +57,8 @@ class GuidedPolicy(Ensemble):
         if not math.isfinite(strength):
             raise ConfigError(f"strength must be finite, got {strength}")
         self.cost, self.strength = cost, strength
+        critic = getattr(cost, "critic", None)
+        self.critic = critic if isinstance(critic, nn.Module) else None
 
     def encode(self, observation: Mapping[str, Any]) -> Watched:
         """What the policy and the cost know of B observations."""
@@ -98,7 +102,12 @@ class GuidedPolicy(Ensemble):
         # Not autograd.grad, which fails under inference_mode.
         found: Any = torch.func.vjp(price, x, has_aux=True)
         total, back, answer = found
-        return answer, back(torch.ones_like(total))[0]
+        with member_fault("cost", self._cost_name, "give a gradient"):
+            return answer, check_finite(back(torch.ones_like(total))[0])
+
+    @property
+    def _cost_name(self) -> str:
+        return getattr(self.cost, "__name__", type(self.cost).__name__)
 
     def _draw(
         self,
@@ -113,8 +122,7 @@ class GuidedPolicy(Ensemble):
 
     def heading(self) -> str:
         """What it is, for people."""
-        name = getattr(self.cost, "__name__", type(self.cost).__name__)
-        return f"guided by {name}, strength {self.strength:.3g}"
+        return f"guided by {self._cost_name}, strength {self.strength:.3g}"
 
     def share(self, number: int) -> str:
         """Empty: there is one member."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,6 +118,14 @@ def reading_more(spec: Spec, other: Spec, name: str, other_name: str) -> Spec:
         observation={**spec.observation, **other.observation},
         observation_steps=max(spec.observation_steps, other.observation_steps),
     )
+
+
+def seen_by(spec: Spec, observation: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys and the latest steps of an observation that one of several readers reads."""
+    return {
+        key: observation[key] if field.is_text else observation[key][:, -spec.observation_steps :]
+        for key, field in spec.observation.items()
+    }
 
 
 def _window(part: Part, first: Spec, start: int, reference: str) -> Window:

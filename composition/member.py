@@ -12,6 +12,7 @@ from ..policies.path import widened
 from ..policies.policy import GenerativePolicy
 from .ito import Step
 from .ledger import Ledger
+from .meeting import seen_by
 from .space import Passage, carry, carry_velocity_back, origin_in
 
 Question = Literal["noise", "velocity"]
@@ -75,7 +76,7 @@ class Member(nn.Module):
     def encode(self, observation: Mapping[str, Any], origin: Tensor | None) -> Encoded:
         """Encode what it reads of B observations whose actions the composition counts from `origin` (B, A)."""
         with self.ledger.stage(self.name, "encode"):
-            own = self.policy.encode(self._seen(observation))
+            own = self.policy.encode(seen_by(self.policy.spec, observation))
         mine = origin_in(own)
         same = (
             mine is not None
@@ -84,14 +85,6 @@ class Member(nn.Module):
             and torch.equal(mine, origin)
         )
         return Encoded(own, self.passage.b if same else self.passage.shift(mine, origin))
-
-    def _seen(self, observation: Mapping[str, Any]) -> dict[str, Any]:
-        """The keys and the latest steps that the policy reads."""
-        spec = self.policy.spec
-        return {
-            key: observation[key] if field.is_text else observation[key][:, -spec.observation_steps :]
-            for key, field in spec.observation.items()
-        }
 
     def ask(self, question: Question, x: Tensor, s: Tensor, condition: Encoded) -> Tensor:
         """eps_hat or eps_hat - a_hat at x_s (B', H, A or more with padding); zeros where it has no say."""

@@ -21,7 +21,7 @@ from ..policies.policy import Policy
 from ..rl.critic import Critic
 from .fault import MemberError, member_fault
 from .ledger import Ledger
-from .meeting import reading_more
+from .meeting import reading_more, seen_by
 from .spread import Spread, SpreadMeter
 from .tree import tree
 
@@ -94,7 +94,7 @@ class RerankedPolicy(Policy):
         generator = torch.Generator().manual_seed(0) if generator is None else generator
         with self.ledger.stage("policy", "sample", rows=batch * samples * self.samples):
             candidates = self.policy.sample(
-                _seen(observation, self.policy),
+                seen_by(self.policy.spec, observation),
                 samples=samples * self.samples,
                 generator=generator,
                 prefix=prefix,
@@ -123,7 +123,9 @@ class RerankedPolicy(Policy):
         with self.ledger.stage("critic", "value", rows=candidates.shape[0] * candidates.shape[1]):
             try:
                 with member_fault("critic", type(self.critic).__name__, "value candidates"), torch.no_grad():
-                    found = self.critic.value(_seen(observation, self.critic), candidates[:, :, self.rows])
+                    found = self.critic.value(
+                        seen_by(self.critic.spec, observation), candidates[:, :, self.rows]
+                    )
                     if found.shape != candidates.shape[:2]:
                         raise SpecError(
                             f"values have shape {tuple(found.shape)}; needed is {tuple(candidates.shape[:2])}: batch, "
@@ -230,11 +232,3 @@ def pick(values: Tensor, temperature: float, generator: torch.Generator) -> Tens
     reached = odds.cumsum(dim=-1)
     # In (0, 1] against sums that end at exactly 1: what has no odds is never met.
     return (reached / reached[..., -1:] < drawn.to(odds)[..., None]).sum(dim=-1)
-
-
-def _seen(observation: Mapping[str, Any], reader: Policy | Critic) -> dict[str, Any]:
-    """The keys and the latest steps that one of the two reads."""
-    return {
-        key: observation[key] if field.is_text else observation[key][:, -reader.spec.observation_steps :]
-        for key, field in reader.spec.observation.items()
-    }

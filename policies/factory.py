@@ -175,6 +175,7 @@ def load(
     normalizer = Normalizer.load(checkpoint.path(NORMALIZER))
     policy = build_policy(config, spec, normalizer)
     load_weights(policy, checkpoint, _weights(checkpoint, ema))
+    policy.source = checkpoint.source(ema=ema)
     return policy.to(device).eval()
 
 

@@ -14,6 +14,7 @@ from ..data.errors import ConfigError, SpecError, TrainingError
 from ..data.normalizer import Normalizer
 from ..data.spec import Spec
 from ..data.windows import Batch
+from ..training.checkpoint import Source
 from .guidance import ChunkGuide, Pull
 from .path import widened
 from .sampling import DrawOptions, OwnSampler, SamplerConfig, Trace, generate
@@ -27,6 +28,7 @@ class Policy(nn.Module, ABC):
     Attributes:
         spec: what the policy reads and writes, with its window lengths.
         config: the configuration it was built from, or None for a policy that needs none.
+        source: the checkpoint it was loaded from, or None.
     """
 
     def __init__(self, spec: Spec, config: Any = None) -> None:
@@ -39,6 +41,7 @@ class Policy(nn.Module, ABC):
             )
         self.spec = spec
         self.config = config
+        self.source: Source | None = None
 
     @abstractmethod
     def sample(

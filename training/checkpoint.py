@@ -31,6 +31,21 @@ _REMEDY = "copy the checkpoint again from where it was made, or use another one"
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where something was loaded from.
+
+    Attributes:
+        folder: of the checkpoint.
+        checksum: SHA-256 of its manifest, which holds those of all its files.
+        ema: whether the averaged weights were taken, where there are some.
+    """
+
+    folder: Path
+    checksum: str
+    ema: bool = True
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A verified checkpoint.
 
@@ -61,6 +76,10 @@ class Checkpoint:
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of one of its safetensors files, on the CPU."""
         return load_file(self.path(name))
+
+    def source(self, *, ema: bool = True) -> Source:
+        """What names it in other files."""
+        return Source(self.folder, checksum(self.folder), ema)
 
     @property
     def weights(self) -> str:
@@ -93,6 +112,11 @@ def save_checkpoint(target: Path, *writers: Callable[[Path], None]) -> None:
             f"cannot save the checkpoint {target}: {error}. {_free(target)}; an earlier checkpoint there is intact. "
             "Free some space or choose another folder, then resume"
         ) from error
+
+
+def checksum(folder: Path) -> str:
+    """SHA-256 of a checkpoint's manifest; its files are not looked at."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def read_checkpoint(folder: Path | str) -> Checkpoint:
