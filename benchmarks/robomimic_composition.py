@@ -29,7 +29,7 @@ from sensorimotor.sim.manipulation.recordings import demonstrations
 from sensorimotor.sim.tasks import make_task
 
 FEW = {
-    "lift": 5,
+    "lift": 3,
     "can": 10,
 }  # demonstrations; chosen so that parents succeed about half of the time on selection seeds
 SAMPLER = DDIM(steps=10)

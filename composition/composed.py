@@ -50,6 +50,8 @@ class ComposedPolicy(Ensemble):
             reads and commands.
     """
 
+    total: Total
+
     def __init__(
         self,
         parts: Sequence[Part],

@@ -77,6 +77,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
     """
 
     cover: Tensor | None
+    fallback: Fallback
 
     def __init__(
         self,

@@ -102,11 +102,12 @@ class GuidedPolicy(Ensemble):
         # Not autograd.grad, which fails under inference_mode.
         found: Any = torch.func.vjp(price, x, has_aux=True)
         total, back, answer = found
-        with member_fault("cost", self._cost_name, "give a gradient"):
+        with member_fault("cost", self.cost_name, "give a gradient"):
             return answer, check_finite(back(torch.ones_like(total))[0])
 
     @property
-    def _cost_name(self) -> str:
+    def cost_name(self) -> str:
+        """What the cost is called."""
         return getattr(self.cost, "__name__", type(self.cost).__name__)
 
     def _draw(
@@ -122,7 +123,7 @@ class GuidedPolicy(Ensemble):
 
     def heading(self) -> str:
         """What it is, for people."""
-        return f"guided by {self._cost_name}, strength {self.strength:.3g}"
+        return f"guided by {self.cost_name}, strength {self.strength:.3g}"
 
     def share(self, number: int) -> str:
         """Empty: there is one member."""

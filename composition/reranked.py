@@ -56,6 +56,8 @@ class RerankedPolicy(Policy):
             `prefix` those in which candidates could not differ for it.
     """
 
+    fallback: Recourse
+
     def __init__(
         self, policy: Policy, critic: Critic, *, samples: int, temperature: float, fallback: Recourse
     ) -> None:

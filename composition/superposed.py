@@ -63,6 +63,8 @@ class SuperposedPolicy(Ensemble):
         prior: (M,) of OR, the share of chunks that each member is to make.
     """
 
+    operator: Operator
+
     def __init__(
         self,
         parts: Sequence[Part],

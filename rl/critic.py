@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..data.errors import SpecError
 from ..data.spec import Spec
+from ..training.checkpoint import Source
 
 
 class Critic(nn.Module):
@@ -16,6 +17,7 @@ class Critic(nn.Module):
     Attributes:
         spec: what it reads and the actions it scores: `horizon` of them, from the present one on; 1 for a critic of
             single actions.
+        source: the checkpoint it was loaded from, or None.
     """
 
     def __init__(self, spec: Spec) -> None:
@@ -25,6 +27,7 @@ class Critic(nn.Module):
                 f"a critic scores actions from the present one on, got a spec whose first action is {spec.start}; use start 0"
             )
         self.spec = spec
+        self.source: Source | None = None
 
     @abstractmethod
     def value(self, observation: Mapping[str, Any], actions: Tensor) -> Tensor:

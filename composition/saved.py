@@ -1,0 +1,221 @@
+"""Compositions as small files: members by checkpoint and checksum, and what is made of them.
+
+`composition.json` holds no weights. A checkpoint is named by its path, relative to the file, and by the checksum of its
+manifest; one that was moved is found by its checksum beside the file, one that was changed is refused. Functions and costs
+written in Python cannot be saved.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..data.errors import CheckpointError, ConfigError
+from ..data.files import write_json
+from ..data.schema import from_mapping, to_mapping
+from ..policies.factory import find_checkpoint, is_address
+from ..policies.factory import load as load_trained
+from ..policies.policy import GenerativePolicy, Policy
+from ..policies.sampling import SamplerConfig
+from ..rl.critic import Critic
+from ..training.checkpoint import MANIFEST, checksum
+from .composed import compose
+from .critic_cost import guide_by_critic
+from .described import described, scales_of
+from .ito import ReverseSDE
+from .meeting import Part
+from .node import Guided, Mixed, Named, Node, Reranked, Saved, Served, Superposed, Trained
+from .reranked import rerank
+from .superposed import superpose
+
+FILE = "composition.json"
+_VERSION = 1
+
+
+def save(policy: Policy, path: Path | str) -> Path:
+    """Write how a policy is made of others, for `load`.
+
+    Args:
+        policy: a composition, superposition, reranked or guided policy of members that were loaded or are served.
+        path: a folder, which gets `composition.json`, or a file ending in .json.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: for what cannot be saved, with the reason.
+    """
+    path = Path(path)
+    file = path if path.suffix == ".json" else path / FILE
+    saved = Saved(version=_VERSION, policy=described(policy, file.resolve().parent))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, to_mapping(saved))
+    return file
+
+
+def load(
+    path: Path | str,
+    *,
+    device: torch.device | str = "cpu",
+    ema: bool = True,
+    token: str | None = None,
+    trust: bool = False,
+) -> Policy:
+    """Open any policy: a run, a checkpoint, a policy server, or a saved composition.
+
+    Args:
+        path: what `policies.factory.load` takes, or a `composition.json` or its folder.
+        device: where the policy is put.
+        ema: of a run or checkpoint: use the averaged weights if there are some.
+        token: for policy servers.
+        trust: take members whose checkpoints have changed since the composition was saved.
+
+    Raises:
+        CheckpointError: for a member that is absent or has changed, naming it.
+        ConfigError: for a file of another version, or one that names something unknown.
+    """
+    file = composition_file(path)
+    if file is None:
+        return load_trained(path, device=device, ema=ema, token=token)
+    saved = _read(file)
+    policy = _Opening(file.resolve().parent, device, token, trust).policy(saved.policy)
+    return policy.to(device).eval()
+
+
+def composition_file(path: Path | str) -> Path | None:
+    """The file of a saved composition that a path means, or None if it means something else."""
+    if is_address(path):
+        return None
+    path = Path(path)
+    if path.is_dir() and (path / FILE).is_file():
+        return path / FILE
+    return path if path.suffix == ".json" and path.is_file() else None
+
+
+def _read(file: Path) -> Saved:
+    try:
+        values = json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{file} is no JSON: {error}; save the composition again") from error
+    if not isinstance(values, dict) or values.get("version") != _VERSION:
+        found = values.get("version") if isinstance(values, dict) else values
+        raise ConfigError(
+            f"{file} is of version {found!r}, and {_VERSION} is read here; save the composition again"
+        )
+    return from_mapping(Saved, values, where=str(file))
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """Makes policies of nodes.
+
+    Attributes:
+        base: folder of the file.
+        device: where members are put.
+        token: for policy servers.
+        trust: take members that have changed.
+    """
+
+    base: Path
+    device: torch.device | str
+    token: str | None
+    trust: bool
+
+    def policy(self, node: Node) -> Policy:
+        match node:
+            case Trained():
+                return self.trained(node)
+            case Served():
+                return self.served(node)
+            case Mixed():
+                return compose(
+                    self.members(node.members),
+                    node.weights,
+                    total=node.total,
+                    sampler=node.sampler,
+                    fallback=node.fallback,
+                    execute=node.execute,
+                )
+            case Superposed():
+                assert isinstance(node.sampler, ReverseSDE)
+                return superpose(
+                    self.members(node.members),
+                    node.operator,
+                    temperature=node.temperature,
+                    prior=node.prior,
+                    sampler=node.sampler,
+                    fallback=node.fallback,
+                )
+            case Reranked():
+                return rerank(
+                    self.policy(node.policy),
+                    self.critic(node.critic),
+                    samples=node.samples,
+                    temperature=node.temperature,
+                    fallback=node.fallback,
+                )
+            case Guided():
+                (part,) = self.members((node.member,))
+                assert isinstance(node.sampler, SamplerConfig)
+                return guide_by_critic(
+                    part, self.critic(node.critic), strength=node.strength, sampler=node.sampler
+                )
+
+    def members(self, nodes: tuple[Named, ...]) -> list[Part]:
+        return [Part(self.policy(node.policy), node.name, node.columns) for node in nodes]
+
+    def trained(self, node: Trained) -> Policy:
+        policy = load_trained(self.find(node), device=self.device, ema=node.ema)
+        if node.sampler is not None and isinstance(policy, GenerativePolicy):
+            policy.sampler = node.sampler
+        return policy
+
+    def critic(self, node: Trained) -> Critic:
+        from ..rl.factory import load_critic
+
+        return load_critic(self.find(node), device=self.device)
+
+    def served(self, node: Served) -> Policy:
+        policy = load_trained(node.address, token=self.token)
+        scales = scales_of(policy) if isinstance(policy, GenerativePolicy) else None
+        if node.fingerprint not in (None, scales) and not self.trust:
+            raise CheckpointError(
+                f"the policy at {node.address} is not the one this composition was saved with: its scales of actions "
+                "differ; compose anew, or load with trust=True"
+            )
+        return policy
+
+    def find(self, node: Trained) -> Path:
+        """The folder of a checkpoint, where it was or where it was moved to."""
+        there = self.base / node.path
+        if (there / MANIFEST).is_file():
+            found = checksum(there)
+            if found == node.checksum or self.trust:
+                return there
+            elsewhere = next(self.same(node.checksum), None)
+            if elsewhere is None:
+                raise CheckpointError(
+                    f"the checkpoint at {there} has changed since the composition was saved: its checksum is "
+                    f"{found[:12]}, not {node.checksum[:12]}; compose anew, or load with trust=True"
+                )
+            return elsewhere
+        elsewhere = next(self.same(node.checksum), None)
+        if elsewhere is None:
+            raise CheckpointError(
+                f"no checkpoint at {there}, and none with checksum {node.checksum[:12]} beside {self.base}; put it there, or "
+                "into a folder beside the composition's"
+            )
+        return elsewhere
+
+    def same(self, wanted: str) -> Iterator[Path]:
+        """Checkpoints with this checksum in the composition's folder and beside it."""
+        for around in (self.base, self.base.parent):
+            for folder in sorted(path for path in around.iterdir() if path.is_dir()):
+                try:
+                    checkpoint = find_checkpoint(folder)
+                except CheckpointError:
+                    continue
+                if checksum(checkpoint) == wanted:
+                    yield checkpoint
