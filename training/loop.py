@@ -22,6 +22,7 @@ from .fault import dump_batch, fault_error
 from .held_out import held_out_loss
 from .metrics import Metrics
 from .noise import Noise, borrowed_globals
+from .offers import after_update, health
 from .optimizer import make_optimizer
 from .order import Order
 from .progress import NoProgress, Progress, make_progress
@@ -72,7 +73,7 @@ def train(
     The first SIGTERM or SIGINT ends training after the present update with a checkpoint; a second acts at once.
 
     Args:
-        model: its call, `model(batch, generator)`, returns the scalar training loss.
+        model: its call, `model(batch, generator)`, returns the scalar training loss; see `offers` for what else it may say.
         data: what to train on, e.g. `data.windows.Windows`.
         config: how to train.
         folder: the run folder; gets `checkpoints/last`, `checkpoints/best`, `metrics.jsonl`, `environment.json`.
@@ -191,9 +192,10 @@ class _Loop:
             self.check()
         rate = learning_rate(state.step, config)
         for group in state.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         state.optimizer.step()
         state.optimizer.zero_grad()
+        after_update(state.model)
         if state.ema is not None:
             state.ema.update()
         state.step += 1
@@ -232,7 +234,7 @@ class _Loop:
             "updates_per_second": rate,
             "seconds": state.seconds,
         }
-        self.show(row)
+        self.show(row | health(state.model))
 
     def evaluate(self, held_out: BatchSource) -> None:
         """Measure the held-out loss of the averaged weights; keep the best."""

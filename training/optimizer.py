@@ -7,25 +7,30 @@ from torch import Tensor, nn
 
 from ..data.errors import CheckpointError, ConfigError
 from .config import TrainingConfig
+from .offers import rate_factor
 
 _FUSED = ("cpu", "cuda", "mps", "xpu")
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that require a gradient; build it after the model is on its device."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    """AdamW over the parameters that require a gradient; build it after the model is on its device.
+
+    Every group carries the `factor` that its learning rate is multiplied by, 1 unless the model says otherwise.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise ConfigError("the model has no parameter that requires a gradient; nothing can be trained")
     # A scalar, such as a learned step size, means something by itself: it is never drawn towards zero.
     least = 2 if config.decay_matrices_only else 1
-    decayed = [p for p in trained if p.ndim >= least]
-    spared = [p for p in trained if p.ndim < least]
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in trained.items():
+        decay = config.weight_decay if p.ndim >= least else 0.0
+        grouped.setdefault((rate_factor(model, name), decay), []).append(p)
     groups = [
-        {"params": parameters, "weight_decay": weight_decay}
-        for parameters, weight_decay in ((decayed, config.weight_decay), (spared, 0.0))
-        if parameters
+        {"params": parameters, "weight_decay": decay, "factor": factor, "lr": config.learning_rate * factor}
+        for (factor, decay), parameters in grouped.items()
     ]
-    fused = all(p.device.type in _FUSED and p.is_floating_point() for p in trained)
+    fused = all(p.device.type in _FUSED and p.is_floating_point() for p in trained.values())
     return torch.optim.AdamW(
         groups, lr=config.learning_rate, betas=config.betas, eps=config.epsilon, fused=fused or None
     )
