@@ -3,7 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 
@@ -44,6 +44,7 @@ PolicyConfig = (
 )
 
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
+CRITIC = "critic"  # the key under which a checkpoint describes a critic, which is loaded elsewhere
 
 
 def build_policy(config: PolicyConfig, spec: Spec, normalizer: Normalizer, *, seed: int = 0) -> Policy:
@@ -161,15 +162,13 @@ def load(
         from .remote.remote import connect
 
         return connect(str(path), token=token)
-    import yaml
-
     checkpoint = read_checkpoint(find_checkpoint(path))
-    try:
-        values = yaml.safe_load(checkpoint.path(CONFIG).read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{checkpoint.path(CONFIG)} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{checkpoint.path(CONFIG)} must hold a mapping of keys to values, got {values!r}")
+    values = read_config(checkpoint)
+    if CRITIC in values:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds a critic, which values actions and proposes none; load it with "
+            "sensorimotor.load_critic, and let it choose for a policy: rerank(policy, critic)"
+        )
     config = from_mapping(PolicyConfig, values, where=CONFIG)
     spec = Spec.from_json(checkpoint.path(SPEC).read_text())
     normalizer = Normalizer.load(checkpoint.path(NORMALIZER))
@@ -177,6 +176,23 @@ def load(
     load_weights(policy, checkpoint, _weights(checkpoint, ema))
     policy.source = checkpoint.source(ema=ema)
     return policy.to(device).eval()
+
+
+def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint says that it holds, as plain values.
+
+    Raises:
+        ConfigError: if it is no mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(checkpoint.path(CONFIG).read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{checkpoint.path(CONFIG)} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{checkpoint.path(CONFIG)} must hold a mapping of keys to values, got {values!r}")
+    return values
 
 
 def is_address(path: Path | str) -> bool:

@@ -82,25 +82,7 @@ class Policy(nn.Module, ABC):
 
     def check_observation(self, observation: Mapping[str, Any]) -> int:
         """Raise unless the observation fits the spec; return its batch size B."""
-        batch = None
-        for key, field in self.spec.observation.items():
-            if key not in observation:
-                raise SpecError(
-                    f"observation {key!r} is missing; the policy needs {list(self.spec.observation)}"
-                )
-            wanted = () if field.is_text else (self.spec.observation_steps, *field.shape)
-            value = observation[key]
-            shape = _shape_of_text(key, value) if field.is_text else tuple(value.shape)
-            if len(shape) == 0 or shape[1:] != wanted:
-                raise SpecError(
-                    f"observation {key!r} has shape {shape}; the policy needs (batch, {', '.join(map(str, wanted))})"
-                )
-            batch = shape[0] if batch is None else batch
-            if shape[0] != batch:
-                raise SpecError(f"observation {key!r} has batch size {shape[0]}, the keys before it {batch}")
-        if batch is None:
-            raise SpecError("the policy's spec names no observation")
-        return batch
+        return check_observation(self.spec, observation)
 
     def check_prefix(self, prefix: Tensor | None, batch: int) -> None:
         """Raise unless a prefix is (B, P, A) with P <= H."""
@@ -117,6 +99,31 @@ class Policy(nn.Module, ABC):
                 f"prefix has shape {tuple(prefix.shape)}; allowed is ({batch}, 0..{horizon}, {width}): "
                 "batch, committed actions, action width"
             )
+
+
+def check_observation(spec: Spec, observation: Mapping[str, Any], reader: str = "policy") -> int:
+    """Raise unless an observation fits the spec of who reads it; return its batch size B.
+
+    Raises:
+        SpecError: naming the first key that does not fit.
+    """
+    batch = None
+    for key, field in spec.observation.items():
+        if key not in observation:
+            raise SpecError(f"observation {key!r} is missing; the {reader} needs {list(spec.observation)}")
+        wanted = () if field.is_text else (spec.observation_steps, *field.shape)
+        value = observation[key]
+        shape = _shape_of_text(key, value) if field.is_text else tuple(value.shape)
+        if len(shape) == 0 or shape[1:] != wanted:
+            raise SpecError(
+                f"observation {key!r} has shape {shape}; the {reader} needs (batch, {', '.join(map(str, wanted))})"
+            )
+        batch = shape[0] if batch is None else batch
+        if shape[0] != batch:
+            raise SpecError(f"observation {key!r} has batch size {shape[0]}, the keys before it {batch}")
+    if batch is None:
+        raise SpecError(f"the {reader}'s spec names no observation")
+    return batch
 
 
 def _shape_of_text(key: str, value: Any) -> tuple[int]:
