@@ -16,7 +16,7 @@ from ..data.episodes import Episodes
 from ..data.errors import ConfigError, DataError
 from ..data.schema import nearest
 
-LabelKind = Literal["success", "rewards"]
+LabelSource = Literal["success", "rewards"]
 Numbers = NDArray[np.float64]
 
 
@@ -25,20 +25,20 @@ class LabelsConfig:
     """Where rewards come from.
 
     Attributes:
-        kind: `success` gives -1 per step until an episode succeeds, then 0; episodes that failed go on for ever at -1,
+        source: `success` gives -1 per step until an episode succeeds, then 0; episodes that failed go on for ever at -1,
             and those of data that says nothing about success count as demonstrations, which succeeded. `rewards` are
             the data's own, and an episode ends where the data says `terminated`.
         ending: steps at the end of a successful episode that have reward 0 and nothing after them.
         discount: gamma, what a reward is worth one step later.
     """
 
-    kind: LabelKind = "success"
+    source: LabelSource = "success"
     ending: int = 3
     discount: float = 0.98
 
     def __post_init__(self) -> None:
-        if self.kind not in (kinds := get_args(LabelKind)):
-            raise ConfigError(f"unknown labels {self.kind!r}; {nearest(self.kind, kinds)}")
+        if self.source not in (sources := get_args(LabelSource)):
+            raise ConfigError(f"unknown labels {self.source!r}; {nearest(self.source, sources)}")
         if self.ending < 1:
             raise ConfigError(f"ending must be at least 1 step, got {self.ending}")
         if not 0 <= self.discount < 1:
@@ -71,7 +71,7 @@ def label(episodes: Episodes, config: LabelsConfig) -> Labels:
     Raises:
         DataError: if the data holds no rewards and is asked for its own, naming what is missing.
     """
-    reward, mask = _by_success(episodes, config) if config.kind == "success" else _own(episodes)
+    reward, mask = _by_success(episodes, config) if config.source == "success" else _own(episodes)
     return Labels(reward, mask, monte_carlo(reward, mask, episodes.ends, config.discount))
 
 
@@ -98,7 +98,7 @@ def _by_success(episodes: Episodes, config: LabelsConfig) -> tuple[Numbers, Numb
 def _own(episodes: Episodes) -> tuple[Numbers, Numbers]:
     if episodes.reward is None:
         raise DataError(
-            "labels=rewards needs the data's own rewards, and these episodes have none; use labels.kind=success, "
+            "labels.source=rewards needs the data's own rewards, and these episodes have none; use labels.source=success, "
             "which takes the end of every successful episode for its goal"
         )
     reward = np.asarray(episodes.reward, dtype=np.float64)

@@ -89,10 +89,10 @@ class OfflineConfig:
             raise ConfigError(f"actor_rate must be positive and finite, got {self.actor_rate}")
         if not 0 <= self.negatives < 1:
             raise ConfigError(f"negatives must lie in [0, 1), got {self.negatives}; 0.1 is usual")
-        if self.negatives and self.labels.kind != "success":
+        if self.negatives and self.labels.source != "success":
             raise ConfigError(
-                f"negatives {self.negatives} are failures, which labels.kind={self.labels.kind} does not know; "
-                "use labels.kind=success or negatives=0"
+                f"negatives {self.negatives} are failures, which labels.source={self.labels.source} does not know; "
+                "use labels.source=success or negatives=0"
             )
 
 

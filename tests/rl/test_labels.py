@@ -42,19 +42,19 @@ def test_rewards_of_the_data_end_where_it_says_and_are_taken_to_last_where_it_do
 ) -> None:
     episodes = replace(make_episodes(steps=(2, 3)), reward=np.array([1, 2, 3, 4, 5], dtype=np.float32))
     ended = replace(episodes, terminated=np.array([0, 1, 0, 0, 0], dtype=bool))
-    config = LabelsConfig(kind="rewards", discount=0.5)
+    config = LabelsConfig(source="rewards", discount=0.5)
     np.testing.assert_allclose(label(ended, config).returns, [2, 2, 7.5, 9, 10])
     np.testing.assert_allclose(label(episodes, config).returns[:2], [3, 4])
 
 
 def test_what_is_missing_or_impossible_is_named(make_episodes: Callable) -> None:
-    with pytest.raises(DataError, match=r"have none; use labels\.kind=success"):
-        label(make_episodes(), LabelsConfig(kind="rewards"))
+    with pytest.raises(DataError, match=r"have none; use labels\.source=success"):
+        label(make_episodes(), LabelsConfig(source="rewards"))
     spoilt = replace(make_episodes(steps=(2,)), reward=np.array([0, np.nan]))
     with pytest.raises(DataError, match="1 rewards are not finite"):
-        label(spoilt, LabelsConfig(kind="rewards"))
+        label(spoilt, LabelsConfig(source="rewards"))
     with pytest.raises(ConfigError, match="unknown labels 'sucess'; did you mean 'success'"):
-        LabelsConfig(kind="sucess")  # pyright: ignore[reportArgumentType]
+        LabelsConfig(source="sucess")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"discount must lie in \[0, 1\), got 1"):
         LabelsConfig(discount=1.0)
     with pytest.raises(ConfigError, match="ending must be at least 1 step, got 0"):
