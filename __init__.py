@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .data.spec import Field, Spec
     from .policies.factory import load
     from .policies.policy import GenerativePolicy, Policy
+    from .rl.factory import load_critic
     from .sim.evaluation import evaluate
     from .sim.tasks import make_task
 
@@ -28,6 +29,7 @@ _HOMES = {
     "load": ".policies.factory",
     "GenerativePolicy": ".policies.policy",
     "Policy": ".policies.policy",
+    "load_critic": ".rl.factory",
     "evaluate": ".sim.evaluation",
     "make_task": ".sim.tasks",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "Spec",
     "evaluate",
     "load",
+    "load_critic",
     "load_dataset",
     "make_task",
     "open_episodes",

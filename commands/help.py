@@ -36,7 +36,7 @@ _EVALUATION_KEYS = {
 
 VERBS: Mapping[str, Verb] = {
     "train": Verb(
-        summary="train a policy on demonstrations, then evaluate it",
+        summary="train a policy on demonstrations, then evaluate it; or a critic",
         usage="[experiment=NAME] [key=value ...]",
         about=(
             "Checks the data, holds some episodes out, trains, evaluates beside the baselines, and leaves everything in "
@@ -50,6 +50,9 @@ VERBS: Mapping[str, Verb] = {
             "vla_push_t, regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
             "robomimic_bc_rnn_gmm, robomimic_bc_transformer; with policy.teacher=runs/... also consistency, "
             "consistency_points, reflow, reflow_points (as the experiment says)",
+            "critic": "cal_ql, iql, cal_ql_points, iql_points: train a critic in place of a policy, on the same data; the last "
+            "two for `state` and `environment` as push_t's; then critic.<key>, as critic.labels.source=rewards, "
+            "critic.chunk.horizon=8 (none)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "
             "runs (as the experiment says)",
@@ -79,6 +82,10 @@ VERBS: Mapping[str, Verb] = {
             (
                 "train policy=consistency_points policy.teacher=runs/quickstart",
                 "a student that needs one network call where the run's policy needs ten",
+            ),
+            (
+                "train critic=cal_ql_points experiment=push_t run=runs/critic",
+                "a critic, which chooses among a policy's samples",
             ),
             ("train run=runs/quickstart resume=true", "go on with a run that was interrupted"),
         ),

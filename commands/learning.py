@@ -150,15 +150,15 @@ def _prepared(episodes: Episodes, task: TaskConfig | None, *, mirror: bool) -> E
     return episodes
 
 
-def check_task(policy: Policy, task: TaskConfig) -> None:
-    """Raise before hours of training rather than after them if the policy does not fit the task.
+def check_task(spec: Spec, task: TaskConfig) -> None:
+    """Raise before hours of training rather than after them if what is trained does not fit the task.
 
     Raises:
         SpecError: naming the field and both values.
     """
     world = make_task(task, worlds=1)
     try:
-        check_connection(policy.spec, world.spec, user_name="dataset")
+        check_connection(spec, world.spec, user_name="dataset")
     finally:
         world.close()
 

@@ -13,6 +13,7 @@ import yaml
 
 from . import charts
 from .console import duration
+from .health import health_section
 from .names import kind_name, milliseconds
 from .runs import Run
 from .style import CSS
@@ -36,6 +37,7 @@ def render(run: Run, *, created: str, version: str) -> str:
         _videos(run),
         _side_by_side(_episodes(run), _latency(run)),
         _training(run),
+        health_section(run),
         _environment(run),
         _config(run),
     ]
@@ -56,6 +58,8 @@ def _side_by_side(*sections: str) -> str:
 
 def _title(run: Run) -> str:
     name = run.config.get("name") or run.folder.resolve().name
+    if critic := run.config.get("critic"):
+        return f"{name}: {kind_name(critic['kind'])} critic"
     policy = run.config.get("policy", {})
     words = [kind_name(part["kind"]) for part in (policy, policy.get("trunk", {})) if "kind" in part]
     return f"{name}: {' '.join(words)} policy" if words else str(name)
@@ -134,6 +138,8 @@ def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
 
 def _comparison(run: Run) -> str:
     rows = evaluated(run)
+    if not rows and run.config.get("critic"):
+        return ""  # a critic acts only through a policy
     if not rows:
         return (
             "<section><h2>Evaluation</h2><p class='empty'>Not evaluated yet: "

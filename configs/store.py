@@ -27,6 +27,7 @@ _CHOSEN: Mapping[str, Mapping[str, str | None]] = {
         "data": "push_t",
         "task": "push_t",
         "policy": "flow_points",
+        "critic": None,
         "training": "preset",
         "experiment": "push_t",
     },
@@ -88,6 +89,7 @@ def register(verb: str) -> None:
         _register_data()
     if "experiment" in chosen:
         _register_policies()
+        _register_critics()
         _register_experiments()
 
 
@@ -137,6 +139,16 @@ def _register_policies() -> None:
         "evaluation": {"episodes": 4, "video": 1},
     }
     _store("smoke", smoke, group="training", package="_global_")
+
+
+def _register_critics() -> None:
+    """A critic is trained in place of the policy, and with its own settings, hence after it."""
+    from ..rl.presets import CRITICS
+
+    for name, preset in CRITICS.items():
+        critic = plain_value(preset.critic, choice=True)
+        training = {key: plain_value(value) for key, value in preset.training.items()}
+        _store(name, {"critic": critic, "training": training}, group="critic", package="_global_")
 
 
 def _register_data() -> None:

@@ -12,6 +12,7 @@ from ..policies.execution import RecedingHorizonConfig, TemporalEnsembleConfig
 from ..policies.factory import PolicyConfig
 from ..policies.sampling import SamplerConfig
 from ..policies.scheduling import HardOverwrite, NaiveAsync, RealTimeChunking, Synchronous, TemporalMerge
+from ..rl.factory import CriticConfig
 from ..sim.demonstrator import DemonstratorConfig
 from ..sim.tasks import TaskConfig
 from ..training.config import TrainingConfig
@@ -107,7 +108,8 @@ class TrainConfig:
         resume: go on where the run was interrupted.
         seed: of everything random.
         data: what is learned from.
-        policy: what is trained.
+        policy: what is trained, unless there is a critic.
+        critic: trained in place of a policy, on the same data; null trains the policy.
         training: how.
         task: where it is evaluated; null for data without a simulation.
         evaluation: how it is evaluated after training.
@@ -119,6 +121,7 @@ class TrainConfig:
     seed: int = 0
     data: DataConfig
     policy: PolicyConfig
+    critic: CriticConfig | None = None
     training: TrainingConfig = field(default_factory=TrainingConfig)
     task: TaskConfig | None = None
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
