@@ -85,4 +85,5 @@ def load_critic(path: Path | str, *, device: torch.device | str = "cpu") -> Offl
     spec = Spec.from_json(checkpoint.path(SPEC).read_text())
     critic = build_critic(config, spec, Normalizer.load(checkpoint.path(NORMALIZER)))
     load_weights(critic, checkpoint, checkpoint.weights)
+    critic.source = checkpoint.source()
     return critic.to(device).eval()

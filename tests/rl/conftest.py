@@ -36,7 +36,10 @@ def wander(
     state = generator.uniform(-1, 1, (total, 2)).astype(np.float32)
     action = (state + generator.uniform(-0.2, 0.2, (total, 2))).astype(np.float32)
     fields = {"state": Field(shape=(2,)), "environment": Field(shape=(4,))}
-    observation = {"state": state, "environment": generator.normal(size=(total, 4)).astype(np.float32)}
+    observation: dict[str, np.ndarray] = {
+        "state": state,
+        "environment": generator.normal(size=(total, 4)).astype(np.float32),
+    }
     if told:
         fields["instruction"] = Field(shape=(), dtype="str")
         observation["instruction"] = np.repeat([GOALS[i % 2] for i in range(len(steps))], steps)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from sensorimotor.data.errors import ConfigError
-from sensorimotor.rl.cal_ql import CalQLConfig, Rivals, bound_rate, conservative_gap, td_target, terms
+from sensorimotor.rl.cal_ql import (
+    CalQLConfig,
+    CalQLCritic,
+    Rivals,
+    bound_rate,
+    conservative_gap,
+    td_target,
+    terms,
+)
 from sensorimotor.rl.factory import make_critic, make_transitions
 
 Q_DATA, RETURN = torch.tensor([-2.5]), torch.tensor([-3.0])
@@ -86,6 +94,7 @@ def test_without_its_weight_the_regulariser_leaves_the_td_error(make_episodes: C
 def test_the_actor_learns_from_the_critics_and_teaches_them_nothing(make_episodes: Callable) -> None:
     episodes = make_episodes()
     critic = make_critic(CalQLConfig(hidden=(16,), alpha=0.0), episodes)
+    assert isinstance(critic, CalQLCritic)
     batch = make_transitions(critic, episodes).batch(np.arange(20))
     features = critic.online.encoder(batch.observation, critic.normalizer)
     action, density = critic.actor.sample(
@@ -95,7 +104,9 @@ def test_the_actor_learns_from_the_critics_and_teaches_them_nothing(make_episode
     assert all(p.grad is None for p in critic.online.parameters())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.actor.parameters())
     # Its entropy is above -D at first, so the temperature falls.
-    assert critic.log_temperature.grad > 0
+    slope = critic.log_temperature.grad
+    assert slope is not None
+    assert slope > 0
 
 
 def test_impossible_configurations_are_refused() -> None:

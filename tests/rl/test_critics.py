@@ -40,7 +40,9 @@ from sensorimotor.training.progress import NoProgress
 
 SMALL: dict[str, Any] = {"hidden": (16, 16), "octaves": 1}
 KINDS = [CalQLConfig(**SMALL), IQLConfig(**SMALL)]
-TOLD = {"chunk": ChunkConfig(observation=("state", "instruction"), observation_steps=1, horizon=1, execute=1)}
+TOLD: dict[str, Any] = {
+    "chunk": ChunkConfig(observation=("state", "instruction"), observation_steps=1, horizon=1, execute=1)
+}
 WORDS = WordsConfig(words=("left", "right"))
 
 

@@ -53,8 +53,8 @@ def test_what_is_missing_or_impossible_is_named(make_episodes: Callable) -> None
     spoilt = replace(make_episodes(steps=(2,)), reward=np.array([0, np.nan]))
     with pytest.raises(DataError, match="1 rewards are not finite"):
         label(spoilt, LabelsConfig(source="rewards"))
-    with pytest.raises(ConfigError, match="unknown labels 'sucess'; did you mean 'success'"):
-        LabelsConfig(source="sucess")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="unknown labels 'reward'; did you mean 'rewards'"):
+        LabelsConfig(source="reward")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"discount must lie in \[0, 1\), got 1"):
         LabelsConfig(discount=1.0)
     with pytest.raises(ConfigError, match="ending must be at least 1 step, got 0"):
