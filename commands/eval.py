@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from ..composition.saved import composition_file
+from ..composition.saved import load as load_any
 from ..configs.train import Baseline, EvalConfig, TrainConfig
 from ..configs.typed import build, option_name
 from ..data.errors import ConfigError
@@ -15,7 +17,8 @@ from ..sim.tasks import TaskConfig
 from .console import Screen
 from .judging import judge
 from .learning import load_lesson, numbers_of
-from .names import policy_name
+from .members import task_of
+from .names import policy_name, shown_name
 from .runs import EVALUATION, read_yaml
 
 
@@ -23,6 +26,8 @@ def run(config: EvalConfig, screen: Screen) -> int:
     """Evaluate, write evaluation.json and videos, print the table."""
     if is_address(config.checkpoint):
         return _run_served(config, screen)
+    if (file := composition_file(config.checkpoint)) is not None:
+        return _run_composed(config, file, screen)
     checkpoint = find_checkpoint(config.checkpoint)
     trained = trained_as(checkpoint)
     policy = load(checkpoint)
@@ -66,6 +71,26 @@ def _run_served(config: EvalConfig, screen: Screen) -> int:
             now=datetime.now(),
         )
     screen.say(f"written: {Path(config.out) / EVALUATION}")
+    return 0
+
+
+def _run_composed(config: EvalConfig, file: Path, screen: Screen) -> int:
+    """Evaluate what was made of several policies."""
+    policy = load_any(file)
+    _choose_sampler(policy, config)
+    out = Path(config.out) if config.out else file.parent
+    screen.note(f"evaluating {file}")
+    judge(
+        policy,
+        shown_name(policy),
+        task_of(config.task, [str(file)]),
+        replace(config, baselines=_baselines(config, None, {})),
+        out,
+        screen,
+        fitted={},
+        now=datetime.now(),
+    )
+    screen.say(f"written: {out / EVALUATION}")
     return 0
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..configs.typed import kind_name, option_name
 
-__all__ = ["kind_name", "milliseconds", "policy_name"]
+__all__ = ["kind_name", "milliseconds", "policy_name", "shown_name"]
 
 
 def policy_name(config: Any) -> str:
@@ -16,6 +16,12 @@ def policy_name(config: Any) -> str:
     if algorithm := getattr(config, "algorithm", None):  # robomimic's
         words.append(algorithm)
     return " ".join(words)
+
+
+def shown_name(policy: Any) -> str:
+    """The same of a policy: what a composition is, or else what its configuration is called."""
+    heading = getattr(policy, "heading", None)
+    return policy_name(policy.config) if heading is None else heading()
 
 
 def milliseconds(value: float) -> str:

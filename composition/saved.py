@@ -15,7 +15,7 @@ import torch
 from ..data.errors import CheckpointError, ConfigError
 from ..data.files import write_json
 from ..data.schema import from_mapping, to_mapping
-from ..policies.factory import find_checkpoint, is_address
+from ..policies.factory import COMPOSITION, find_checkpoint, is_address
 from ..policies.factory import load as load_trained
 from ..policies.policy import GenerativePolicy, Policy
 from ..policies.sampling import SamplerConfig
@@ -30,7 +30,7 @@ from .node import Guided, Mixed, Named, Node, Reranked, Saved, Served, Superpose
 from .reranked import rerank
 from .superposed import superpose
 
-FILE = "composition.json"
+FILE = COMPOSITION
 _VERSION = 1
 
 

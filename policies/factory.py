@@ -44,6 +44,7 @@ PolicyConfig = (
 )
 
 CONFIG, SPEC, NORMALIZER = "config.yaml", "spec.json", "normalizer.safetensors"
+COMPOSITION = "composition.json"  # how policies are made one is written there, and read elsewhere
 CRITIC = "critic"  # the key under which a checkpoint describes a critic, which is loaded elsewhere
 
 
@@ -214,6 +215,8 @@ def find_checkpoint(path: Path | str) -> Path:
     for folder in (path, path / "checkpoints" / "last"):
         if (folder / MANIFEST).is_file():
             return folder
+    if (path / COMPOSITION).is_file() or (path.name == COMPOSITION and path.is_file()):
+        raise CheckpointError(f"{path} is a saved composition of policies; open it with sensorimotor.load")
     if path.suffix in PICKLED and path.is_file():
         raise CheckpointError(
             f"{path} is a pickle, and loading one runs whatever code it holds; if it is robomimic's, convert it first: "
