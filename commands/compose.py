@@ -1,6 +1,6 @@
 """`sensorimotor compose`: from trained policies to one evaluated, saved composition."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,9 +10,9 @@ import numpy as np
 
 from ..composition.bayesian import Bayesian, bayesian_search
 from ..composition.composed import ComposedPolicy, compose
+from ..composition.curve import weight_curve
 from ..composition.ensemble import Ensemble
 from ..composition.ito import ReverseSDE
-from ..composition.pictures import weight_curve
 from ..composition.prior import denoising_weights
 from ..composition.probe import check_member
 from ..composition.saved import load, save
@@ -20,7 +20,7 @@ from ..composition.search import Choice, Race, grid_search, parents, race, simpl
 from ..composition.seeds import Seeds
 from ..composition.selection import SelectionReport, report_selection
 from ..composition.superposed import superpose
-from ..composition.trials import Trials, Weights
+from ..composition.trials import Array, Trials, Weights
 from ..configs.composing import ComposeConfig, Value
 from ..configs.train import EvaluationConfig
 from ..configs.typed import plain
@@ -28,6 +28,7 @@ from ..data.episodes import Episodes
 from ..data.errors import ConfigError, TrainingError
 from ..data.files import write_json
 from ..data.intervals import Interval
+from ..data.schema import to_mapping
 from ..policies.policy import Policy
 from ..sim.task import Task
 from ..sim.tasks import TaskConfig, make_task
@@ -115,32 +116,52 @@ def _search(
     screen: Screen,
 ) -> tuple[Trials, Choice]:
     """The weights that did best on selection starts."""
-    starts = [even.weights.values] if hasattr(even.weights, "values") else []
+    starts: list[Weights] = [(1 / len(members),) * len(members)]
     if demonstrations is not None:
         prior = denoising_weights(even, demonstrations)
         screen.say(f"weights that denoise the demonstrations best: {_written(prior)}")
         starts.append(prior)
     worlds = make_task(task, worlds=min(config.worlds, config.selection))
     try:
-        trials = _trials(config, members, worlds, folder / TRIALS, screen)
+        trials = _trials(config, members, task, worlds, folder / TRIALS, screen)
         return trials, _choose(config, trials, len(members), starts)
     finally:
         worlds.close()
 
 
 def _trials(
-    config: ComposeConfig, members: Mapping[str, Policy], worlds: Task, file: Path, screen: Screen
+    config: ComposeConfig,
+    members: Mapping[str, Policy],
+    task: TaskConfig,
+    worlds: Task,
+    file: Path,
+    screen: Screen,
 ) -> Trials:
+    """Episodes of this search, those of an interrupted one among them."""
     roll_out = play(members, worlds, sampler=config.sampler, value=config.value)
 
-    def told(weights: Weights, seeds: Any) -> np.ndarray:
+    identity = {
+        "members": [
+            _identity(path, member) for path, member in zip(config.members, members.values(), strict=True)
+        ],
+        "task": to_mapping(task),
+        "sampler": None if config.sampler is None else to_mapping(config.sampler),
+        "value": config.value,
+    }
+
+    def noted(weights: Weights, seeds: Sequence[int]) -> Array:
         values = roll_out(weights, seeds)
         screen.note(
             f"weights {_written(weights)}: {config.value} {values.mean():.3f} in {len(values)} episodes"
         )
         return values
 
-    return Trials(told, file)
+    return Trials(noted, file, identity=identity)
+
+
+def _identity(path: str, member: Policy) -> str:
+    """What a member is known by: its checkpoint, or else where it is."""
+    return path if member.source is None else member.source.checksum
 
 
 def _choose(config: ComposeConfig, trials: Trials, members: int, starts: list[Weights]) -> Choice:

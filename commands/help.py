@@ -123,6 +123,82 @@ VERBS: Mapping[str, Verb] = {
             ),
         ),
     ),
+    "compose": Verb(
+        summary="make many policies one, with nothing trained; search their weights",
+        usage="members=[FOLDER,FOLDER] [key=value ...]",
+        about=(
+            "Mixes the members' answers at every noise level (GPC). Without weights= they are searched on starts from 200000 "
+            "and reported on starts from 100000, beside every member alone. Leaves composition.json, the search and the "
+            "evaluation in one folder, which eval, serve, rerank and sensorimotor.load take like a run."
+        ),
+        keys={
+            "members": "folders of runs, checkpoints or compositions, or ws://host:port",
+            "weights": "one per member, which sum to 1; searched if not given",
+            "operator": "mix; or: what any member would do; and: what all agree on (mix)",
+            "search": "race, grid, bayesian (race)",
+            "parts": "candidates of race and grid are multiples of 1 / parts (10)",
+            "selection": "starts per candidate (200)",
+            "episodes": "reported starts, which no search sees (200)",
+            "value": "success or score: what the search compares (success)",
+            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, reverse_sde; then sampler.steps (the members' own)",
+            "data": "demonstrations, push_t, push_t_human, recordings; then data.path: members are probed on them, and a "
+            "Bayesian search starts from the weights that denoise them best (none)",
+            "task": "push_t, push_t_language, push_t_human, lift, can or square (that of the first member's run)",
+            "fallback": "others goes on without a member that fails (none)",
+            "names": "of the members in tables (their folders')",
+            "resume": "true goes on with an interrupted search in out",
+            "out": "the folder written (runs/composition-<time>)",
+        },
+        examples=(
+            (
+                "compose members=[runs/flow,runs/diffusion]",
+                "search the weight, report it, save the composition",
+            ),
+            (
+                "compose members=[runs/flow,runs/diffusion] weights=[0.6,0.4] out=runs/both",
+                "with known weights",
+            ),
+            (
+                "compose members=[runs/flow,runs/diffusion] data=push_t",
+                "after probing both on the bundled demonstrations",
+            ),
+            (
+                "compose members=[runs/a,runs/b] operator=or weights=[0.2,0.8]",
+                "a fifth of the chunks as a would, the rest as b would",
+            ),
+            ("eval checkpoint=runs/both episodes=500", "measure a saved composition again"),
+        ),
+    ),
+    "rerank": Verb(
+        summary="let a critic pick among a policy's candidates (V-GPS)",
+        usage="policy=FOLDER critic=FOLDER [key=value ...]",
+        about=(
+            "Draws K candidates per decision and takes the one a critic values most. Works on any policy: compositions and "
+            "served ones too. Measured beside the policy alone on the same starts; says when candidates are too alike for "
+            "any critic to help. Leaves composition.json in a folder that eval, serve and sensorimotor.load take like a run."
+        ),
+        keys={
+            "policy": "folder of a run, checkpoint or composition, or ws://host:port",
+            "critic": "folder of a critic's run: sensorimotor train critic=cal_ql ...",
+            "samples": "K, candidates per decision (10)",
+            "temperature": "0 takes the best; larger values choose more evenly (0)",
+            "sampler": "how candidates are drawn; a higher sampler.temperature spreads them (the policy's own)",
+            "episodes": "number of starts (200)",
+            "seed": "first start; 100000 and up to report, 200000 and up to choose (100000)",
+            "task": "push_t, push_t_language, push_t_human, lift, can or square (that of the policy's run)",
+            "out": "the folder written (runs/reranked-<time>)",
+        },
+        examples=(
+            (
+                "rerank policy=runs/quickstart critic=runs/critic",
+                "the best of 10 candidates, beside the policy alone",
+            ),
+            (
+                "rerank policy=runs/both critic=runs/critic samples=50 seed=200000 episodes=100",
+                "a composition's candidates, on starts to choose settings by",
+            ),
+        ),
+    ),
     "demos": Verb(
         summary="record demonstrations of a scripted expert",
         usage="out=FILE [key=value ...]",

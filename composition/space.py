@@ -153,7 +153,7 @@ def _mismatch(ratio: Tensor, window: Window, relative: bool, name: str, referenc
     reason = (
         "one of them predicts offsets from an observation and the other does not"
         if relative
-        else "they were trained on differently scaled data"
+        else "they were trained on other data, or on other episodes of the same, which the seed holds out"
     )
     return (
         f"members {reference!r} and {name!r} scale actions differently, by a factor of {float(ratio.min()):.4g} for number "

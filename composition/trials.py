@@ -1,7 +1,7 @@
 """Episodes played with given weights, remembered in a file, so that none is ever played twice."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,27 @@ class Trials:
         spent: episodes played by this object; those read from the file are not counted.
     """
 
-    def __init__(self, play: Play, file: Path | str | None = None) -> None:
+    def __init__(
+        self, play: Play, file: Path | str | None = None, *, identity: Mapping[str, Any] | None = None
+    ) -> None:
         """Take up what a file holds of earlier calls, if there is one.
 
+        Args:
+            play: plays episodes.
+            file: keeps them; nothing is kept if None.
+            identity: plain values that say what is played; a file of anything else is refused.
+
         Raises:
-            DataError: if the file is damaged, naming the line.
+            DataError: if the file is damaged, naming the line, or of another identity, naming what differs.
         """
         self._play, self.file = play, None if file is None else Path(file)
         self._known: dict[Weights, dict[int, float]] = {}
+        self._identity = None if identity is None else json.loads(json.dumps(identity))
         self.spent = 0
         if self.file is not None and self.file.exists():
             self._read(self.file)
+        elif self._identity is not None:
+            self._append({"identity": self._identity})
 
     def values(self, weights: Sequence[float], seeds: Sequence[int]) -> Array:
         """(n,) values of these episodes; those that are not known yet are played.
@@ -72,10 +82,12 @@ class Trials:
         return dict(self._known.get(tuple(round(float(w), _DIGITS) for w in weights), {}))
 
     def _write(self, key: Weights, seeds: Sequence[int], values: Array) -> None:
+        self._append({"weights": key, "seeds": list(seeds), "values": values.tolist()})
+
+    def _append(self, row: Mapping[str, Any]) -> None:
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        row = {"weights": key, "seeds": list(seeds), "values": values.tolist()}
         with self.file.open("a") as stream:  # one line per call: a cut last line loses that call only
             stream.write(json.dumps(row) + "\n")
 
@@ -86,6 +98,9 @@ class Trials:
                 continue
             try:
                 row: dict[str, Any] = json.loads(line)
+                if "identity" in row:
+                    self._compare(row["identity"], file)
+                    continue
                 found = dict(zip(row["seeds"], row["values"], strict=True))
                 self._known.setdefault(tuple(row["weights"]), {}).update(found)
             except (ValueError, KeyError, TypeError) as error:
@@ -95,3 +110,15 @@ class Trials:
                 raise DataError(
                     f"{file}, line {number} is damaged ({error}); remove that line, and its episodes are played again"
                 ) from error
+
+    def _compare(self, stored: Mapping[str, Any], file: Path) -> None:
+        """Raise unless the file's episodes are of what is played now."""
+        wanted = self._identity
+        if wanted is None:
+            return
+        for key in [*stored, *wanted]:
+            if stored.get(key) != wanted.get(key):
+                raise DataError(
+                    f"{file} holds episodes of another search: {key} was {stored.get(key)!r} there and is "
+                    f"{wanted.get(key)!r} here; choose another file or folder"
+                )

@@ -57,7 +57,7 @@ def tree(verb: str, words: Sequence[str]) -> dict[str, Any]:
         _check_option(override, known[override.key_or_group])
     single = [override for override in overrides if override.key_or_group not in known]
     values = _with(verb, _compose(verb, chosen), single)
-    if values.get("resume") is True:
+    if values.get("resume") is True and "run" in values:  # of a training, whose folder says everything else
         stored = resumed(values, [override.key_or_group for override in chosen])
         values = values if stored is None else _with(verb, stored, single)
     return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # pyright: ignore[reportReturnType]

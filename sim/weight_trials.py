@@ -11,7 +11,7 @@ from ..composition.trials import Array, Play, Weights
 from ..data.errors import ConfigError
 from ..data.schema import nearest
 from ..policies.policy import Policy
-from ..policies.sampling import SamplerConfig
+from ..policies.sampling import OwnSampler, SamplerConfig
 from .evaluation import evaluate
 from .task import Task
 
@@ -22,7 +22,7 @@ def play(
     members: Mapping[str, Policy] | Sequence[Policy | Part],
     task: Task,
     *,
-    sampler: SamplerConfig | None = None,
+    sampler: SamplerConfig | OwnSampler | None = None,
     value: str = "success",
 ) -> Play:
     """What plays episodes of `compose(members, weights)` for `Trials`.
