@@ -26,10 +26,7 @@ from .outcome import announce, facts, interrupted, say_interrupted, sum_up
 
 def run(config: TrainConfig, screen: Screen) -> int:
     """Train, evaluate, and say what to do next."""
-    now = datetime.now()
-    folder = Path(config.run) if config.run else Path("runs") / f"{config.name}-{now:%Y%m%d-%H%M%S}"
-    if (folder / "checkpoints" / "last").exists() and not config.resume:
-        raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
+    folder = _folder(config, datetime.now())
     record_if_absent(config.data, config.task, screen)
     told = INSTRUCTION in (config.critic or config.policy).chunk.observation
     lesson = load_lesson(config.data, config.task, seed=config.seed, folder=folder, screen=screen, told=told)
@@ -67,6 +64,14 @@ def run(config: TrainConfig, screen: Screen) -> int:
     screen.say(f"run folder: {folder}")
     screen.say(f"next: sensorimotor report run={folder}")
     return 0
+
+
+def _folder(config: TrainConfig, now: datetime) -> Path:
+    """The run folder, which holds no other run."""
+    folder = Path(config.run) if config.run else Path("runs") / f"{config.name}-{now:%Y%m%d-%H%M%S}"
+    if (folder / "checkpoints" / "last").exists() and not config.resume:
+        raise TrainingError(f"{folder} already holds a run; go on with resume=true, or choose another run=")
+    return folder
 
 
 def _fit_regressor(config: TrainConfig, lesson: Lesson, folder: Path, screen: Screen) -> Outcome | None:

@@ -1,7 +1,8 @@
 """Cal-QL (arXiv 2303.05479): conservative Q-learning that never ranks the data below what it really returned.
 
 Terms are those of the critic that V-GPS (arXiv 2410.13816) released: the greatest of n next values as the target, n
-uniform actions and n of the actor at each of two states as rivals of the action in the data, importance weights.
+uniform actions and n of the actor at each of two states as rivals of the action in the data, importance weights. The
+actor's draws at the next state serve both the target and as rivals.
 Shapes: E critics, B transitions, n samples, D numbers of an action.
 """
 

@@ -4,7 +4,8 @@ A critic of n actions learns from the n rewards they brought, `sum_{i<n} gamma^i
 observation n steps later, weighed with `gamma^n`. Nothing counts that comes after a step with mask 0.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,21 @@ class Transition:
 
     def to(self, device: torch.device | str) -> "Transition":
         """The same batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(values: dict[str, Any]) -> dict[str, Any]:
-            return {
-                k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in values.items()
-            }
+    def pin_memory(self) -> "Transition":
+        """The same batch in page-locked memory, from which an accelerator copies without waiting."""
+        return self._each(Tensor.pin_memory)
 
-        return Transition(
-            move(self.observation),
-            self.action.to(device, non_blocking=True),
-            self.reward.to(device, non_blocking=True),
-            self.discount.to(device, non_blocking=True),
-            self.returns.to(device, non_blocking=True),
-            move(self.later),
-        )
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Transition":
+        """The same batch with every tensor changed; texts stay as they are."""
+
+        def changed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: changed(part) for key, part in value.items()}
+            return change(value) if isinstance(value, Tensor) else value
+
+        return Transition(**{part.name: changed(getattr(self, part.name)) for part in fields(self)})
 
     def __len__(self) -> int:
         return len(self.action)

@@ -63,3 +63,15 @@ def test_data_of_another_kind_is_refused(make_episodes: Callable) -> None:
     spec = make_episodes(told=True).spec.keep(("state", "instruction"))
     with pytest.raises(SpecError, match="needs observation 'instruction'"):
         Transitions(make_episodes(), spec, LabelsConfig())
+
+
+def test_a_batch_moves_whole_and_keeps_its_texts(make_episodes: Callable) -> None:
+    batch = transitions(make_episodes(told=True), keys=("state", "instruction")).batch(np.array([0, 13]))
+    moved = batch.to("meta")
+    tensors = (moved.action, moved.reward, moved.discount, moved.returns, moved.observation["state"])
+    assert all(tensor.is_meta for tensor in (*tensors, moved.later["state"]))
+    assert (
+        moved.observation["instruction"]
+        == batch.observation["instruction"]
+        == ["to the left", "to the right"]
+    )
