@@ -50,8 +50,8 @@ VERBS: Mapping[str, Verb] = {
             "vla_push_t, regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
             "robomimic_bc_rnn_gmm, robomimic_bc_transformer; with policy.teacher=runs/... also consistency, "
             "consistency_points, reflow, reflow_points (as the experiment says)",
-            "critic": "cal_ql, iql, cal_ql_points, iql_points: train a critic in place of a policy, on the same data; the last "
-            "two for `state` and `environment` as push_t's; then critic.<key>, as critic.labels.source=rewards, "
+            "critic": "cal_ql, iql, cal_ql_points, iql_points, cal_ql_language, iql_language: train a critic in place of a policy, "
+            "on the same data; `points` with push_t's features, `language` with push_t_language's; then critic.<key>, as critic.labels.source=rewards, "
             "critic.chunk.horizon=8 (none)",
             "policy.trunk": "unet, transformer, mlp; then policy.trunk.<key>",
             "training": "preset: as the policy learns well; quick: 5,000 updates; smoke: a minute to see that everything "

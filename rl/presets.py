@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..policies.chunk import ChunkConfig
+from ..policies.vla.text import WordsConfig
 from .cal_ql import CalQLConfig
 from .factory import CriticConfig
 from .iql import IQLConfig
@@ -41,6 +43,12 @@ _TRAINING: Mapping[str, Any] = {
 }
 _CAL_QL, _IQL = CalQLConfig(octaves=4), IQLConfig(octaves=4)
 _POINTS: Mapping[str, Any] = {"relative": "state", "points": ("environment",)}
+_TOLD: Mapping[str, Any] = _POINTS | {
+    "chunk": ChunkConfig(
+        observation=("state", "environment", "instruction"), observation_steps=1, horizon=1, execute=1
+    ),
+    "text": WordsConfig(words=("push", "the", "t", "to", "left", "right", "goal")),
+}
 
 CRITICS: Mapping[str, CriticPreset] = {
     "cal_ql": CriticPreset(critic=_CAL_QL, training=_TRAINING),
@@ -49,4 +57,8 @@ CRITICS: Mapping[str, CriticPreset] = {
     # list of points of one body in the same space.
     "cal_ql_points": CriticPreset(critic=replace(_CAL_QL, **_POINTS), training=_TRAINING),
     "iql_points": CriticPreset(critic=replace(_IQL, **_POINTS), training=_TRAINING),
+    # The same for `push_t` with two goals, one of which the instruction names; 10 % of the transitions under the other
+    # one for IQL and none for Cal-QL, as published.
+    "cal_ql_language": CriticPreset(critic=replace(_CAL_QL, **_TOLD), training=_TRAINING),
+    "iql_language": CriticPreset(critic=replace(_IQL, **_TOLD, negatives=0.1), training=_TRAINING),
 }

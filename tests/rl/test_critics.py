@@ -336,3 +336,12 @@ def test_actions_beyond_the_edge_count_as_the_edge(make_episodes: Callable) -> N
     critic = make_critic(KINDS[0], make_episodes())
     far = critic.normalize_action(torch.full((1, 1, 1, 2), 1e3), {})
     assert torch.equal(far, torch.full((1, 1, 2), EDGE))
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_every_preset_values_actions(name: str, make_episodes: Callable) -> None:
+    episodes = make_episodes(told=True)
+    critic = make_critic(CRITICS[name].critic, episodes)
+    values = critic.value(seen(episodes, critic), candidates(critic, 3, 2))
+    assert values.shape == (3, 2)
+    assert values.isfinite().all()
