@@ -11,8 +11,11 @@ from torch import Tensor
 
 from ..data.spec import Field
 
-_ALIKE = 0.05  # candidates this near to each other, as a share of how actions vary at all, hardly differ
-_FLAT = 0.02  # the same for values
+_ALIKE = 0.02  # candidates this near to each other, as a share of how actions vary at all, hardly differ
+_FLAT = (
+    0.002  # the same for values; small differences may still be in the right order, those of rounding are not
+)
+_FEWEST = 10  # decisions that say how actions and values vary at all
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Spread:
     Attributes:
         decisions: how many.
         apart: (A,) standard deviation among the candidates of one decision, physical units.
-        share: the same as a share of how actions vary over all decisions, mean over the dimensions; 0 for none.
+        share: the same as a share of how actions vary over all decisions, in the dimension where that is most.
         value_apart: standard deviation of values among the candidates of one decision.
         value_share: the same as a share of how values vary over all decisions.
         gain: mean of the best candidate's value minus the mean candidate's; what the critic hopes for.
@@ -50,9 +53,11 @@ class Spread:
             )
         if self.value_share < _FLAT:
             return (
-                f"reranking cannot help: values of candidates differ by {100 * self.value_share:.1f} % of how values vary; "
+                f"reranking cannot help: values of candidates differ by {100 * self.value_share:.2f} % of how values vary; "
                 "the critic tells states apart and not actions"
             )
+        if self.decisions < _FEWEST:
+            return f"{self.decisions} decisions are too few to say; {_FEWEST} or more are needed"
         return (
             f"candidates differ by {100 * self.share:.0f} % of how actions vary, their values by "
             f"{100 * self.value_share:.0f} % of how values vary; another than the first was taken in "
@@ -80,7 +85,7 @@ class SpreadMeter:
         grouped = scored.detach().double().cpu().flatten(0, -4)
         worth = values.detach().double().cpu().flatten(0, -2)
         sums = (
-            grouped.var(dim=1, unbiased=False).mean(dim=1).sum(dim=0),
+            grouped.var(dim=1).mean(dim=1).sum(dim=0),
             actions.square().mean(dim=1).sum(dim=0),
             actions.mean(dim=1).sum(dim=0),
         )
@@ -116,13 +121,13 @@ class SpreadMeter:
             return Spread(0, (), 0.0, 0.0, 0.0, 0.0, 0.0, action.names)
         within, square, mean = self._within / n, self._square / n, self._mean / n
         total = (square - mean.square()).clamp_min(0)
-        share = torch.where(total > 0, (within / total.clamp_min(1e-300)).sqrt(), 0.0)
+        share = torch.where(total > 0, (within / total.clamp_min(1e-300)).sqrt().clamp_max(1.0), 0.0)
         value_apart, gain, value_mean, value_square, value_within, changed = (self._values / n).tolist()
         value_total = value_square - value_mean**2 + value_within
         return Spread(
             decisions=n,
             apart=tuple(within.sqrt().tolist()),
-            share=float(share.mean()),
+            share=float(share.max()),
             value_apart=value_apart,
             value_share=(value_within / value_total) ** 0.5 if value_total > 0 else 0.0,
             gain=gain,
