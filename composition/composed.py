@@ -6,12 +6,13 @@ actions mix alike. It is not the geometric mean of what the members would draw: 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, Literal, assert_never, get_args
 
 import torch
 from torch import Tensor
 
 from ..data.errors import ConfigError
+from ..data.schema import nearest
 from ..policies.path import spread
 from ..policies.policy import Policy
 from ..policies.sampling import DrawOptions, OwnSampler, SamplerConfig, VelocitySampler
@@ -63,6 +64,8 @@ class ComposedPolicy(Ensemble):
         execute: int | None = None,
     ) -> None:
         """Made by `compose`."""
+        if total not in get_args(Total):
+            raise ConfigError(f"unknown total {total!r}; {nearest(str(total), get_args(Total))}")
         if total == "one":
             check_sum(weights)
         idle = never_used(weights)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..data.errors import ConfigError
 from ..policies.policy import Policy
-from ..policies.sampling import SamplerConfig
+from ..policies.sampling import OwnSampler, SamplerConfig
 from ..rl.critic import Critic
+from .fault import member_fault
 from .guided import GuidedPolicy
 from .meeting import Part, as_parts, reading_more, seen_by
 from .reranked import scored_rows
@@ -29,11 +30,16 @@ class CriticCost:
 
     def __call__(self, chunks: Tensor, observation: Mapping[str, Any]) -> Tensor:
         """Costs (B, K) of chunks (B, K, H, A)."""
-        return -self.critic.value(seen_by(self.critic.spec, observation), chunks[:, :, self.rows])
+        with member_fault("critic", self.__name__, "value a chunk"):
+            return -self.critic.value(seen_by(self.critic.spec, observation), chunks[:, :, self.rows])
 
 
 def guide_by_critic(
-    policy: Policy | Part, critic: Critic, *, strength: float = 1.0, sampler: SamplerConfig | None = None
+    policy: Policy | Part,
+    critic: Critic,
+    *,
+    strength: float = 1.0,
+    sampler: SamplerConfig | OwnSampler | None = None,
 ) -> GuidedPolicy:
     """A policy whose chunks are drawn to what a critic values: `eps <- eps - gamma sigma grad_x Q(a_hat(x))`.
 

@@ -1,15 +1,21 @@
 """How a policy is made, as nodes of a saved composition."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..data.errors import ConfigError
+from ..data.schema import to_mapping
 from ..policies.policy import GenerativePolicy, Policy
-from ..policies.remote.message import fingerprint
-from ..policies.remote.remote import RemotePolicy
+from ..policies.remote.client import Client
+from ..policies.remote.remote import RemotePolicy, ServedSampler
 from ..rl.critic import Critic
-from ..training.checkpoint import MANIFEST, Source, checksum
+from ..training.checkpoint import EMA, MANIFEST, MODEL, Source, checksum, read_checkpoint
 from .composed import ComposedPolicy
 from .critic_cost import CriticCost
 from .ensemble import Ensemble
@@ -73,8 +79,14 @@ def described(policy: Policy, base: Path) -> Node:
                 sampler=_sampler(policy),
             )
         case RemotePolicy():
-            scales = scales_of(policy) if isinstance(policy, GenerativePolicy) else None
-            return Served(address=policy.config.url, fingerprint=scales)
+            return Served(
+                connection=policy.config, fingerprint=identity_of(policy), sampler=_unserved_sampler(policy)
+            )
+        case Client():
+            raise ConfigError(
+                f"{type(policy).__name__} cannot be saved, since its server does not say what it serves; connect again in "
+                "the program that uses it"
+            )
         case _:
             return _trained(policy, policy.source, base, _own_sampler(policy))
 
@@ -112,19 +124,31 @@ def _own_sampler(policy: Policy) -> Any:
     return _sampler(policy)
 
 
+def _unserved_sampler(policy: RemotePolicy) -> Any:
+    """A sampler that was put in place of the served one."""
+    sampler, served = getattr(policy, "sampler", None), policy.service.greeting.sampler
+    if sampler is None or isinstance(sampler, ServedSampler) or to_mapping(sampler) == served:
+        return None
+    assert isinstance(policy, GenerativePolicy)
+    return _sampler(policy)
+
+
 def _critic(critic: Critic, base: Path) -> Trained:
     return _trained(critic, critic.source, base, None)
 
 
-def _trained(what: object, source: Source | None, base: Path, sampler: Any) -> Trained:
+def _trained(what: nn.Module, source: Source | None, base: Path, sampler: Any) -> Trained:
     if source is None:
         raise ConfigError(
             f"{type(what).__name__} was not loaded from a checkpoint, so that a file cannot name it; train it into a run "
             "folder and load that"
         )
     folder = source.folder.resolve()
-    if (folder / MANIFEST).is_file() and checksum(folder) != source.checksum:
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"{folder} is gone since it was loaded; load it again from where it is now")
+    if checksum(folder) != source.checksum:
         raise ConfigError(f"{folder} has changed since it was loaded; load it again")
+    _check_unchanged(what, source, folder)
     return Trained(
         path=Path(os.path.relpath(folder, base)).as_posix(),
         checksum=source.checksum,
@@ -133,7 +157,21 @@ def _trained(what: object, source: Source | None, base: Path, sampler: Any) -> T
     )
 
 
-def scales_of(policy: GenerativePolicy) -> str:
-    """What names the scales that a policy gives its actions."""
-    statistics = {key: policy.normalizer.affine(key) for key in policy.normalizer.keys}
-    return fingerprint(statistics)
+def _check_unchanged(what: nn.Module, source: Source, folder: Path) -> None:
+    """Raise for weights that are not the checkpoint's, which alone the file would name."""
+    checkpoint, state = read_checkpoint(folder), what.state_dict()
+    kept = checkpoint.tensors(EMA if source.ema and EMA in checkpoint.files else MODEL)
+    for name, tensor in kept.items():
+        now = state.get(name)
+        if now is None or now.dtype != tensor.dtype or not torch.equal(now.cpu(), tensor):
+            raise ConfigError(
+                f"{name} of the {type(what).__name__} loaded from {folder} has changed since, and a file can only name "
+                "the checkpoint; save the policy as a checkpoint of its own, and load that"
+            )
+
+
+def identity_of(policy: RemotePolicy) -> str:
+    """SHA-256 of what a served policy reads and writes, and in which scales."""
+    greeting = policy.service.greeting
+    said = [greeting.spec.to_dict(), greeting.generative, greeting.relative, greeting.fingerprint]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -51,7 +51,9 @@ class GuidedPolicy(Ensemble):
         critic: whose values the cost is made of, if it is; it moves with the policy.
     """
 
-    def __init__(self, part: Part, cost: Cost, *, strength: float, sampler: SamplerConfig | None) -> None:
+    def __init__(
+        self, part: Part, cost: Cost, *, strength: float, sampler: SamplerConfig | OwnSampler | None
+    ) -> None:
         """Made by `guide`."""
         super().__init__([part], sampler=sampler, fallback="none", execute=None)
         if not math.isfinite(strength):
@@ -131,7 +133,11 @@ class GuidedPolicy(Ensemble):
 
 
 def guide(
-    policy: Policy | Part, cost: Cost, *, strength: float = 1.0, sampler: SamplerConfig | None = None
+    policy: Policy | Part,
+    cost: Cost,
+    *,
+    strength: float = 1.0,
+    sampler: SamplerConfig | OwnSampler | None = None,
 ) -> GuidedPolicy:
     """A policy whose chunks are drawn to a low cost: smoothness, a place to keep away from, a critic's -Q.
 

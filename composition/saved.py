@@ -6,7 +6,7 @@ written in Python cannot be saved.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,23 +15,23 @@ import torch
 from ..data.errors import CheckpointError, ConfigError
 from ..data.files import write_json
 from ..data.schema import from_mapping, to_mapping
-from ..policies.factory import COMPOSITION, find_checkpoint, is_address
+from ..policies.factory import COMPOSITION, is_address
 from ..policies.factory import load as load_trained
 from ..policies.policy import GenerativePolicy, Policy
-from ..policies.sampling import SamplerConfig
+from ..policies.remote.remote import connect
 from ..rl.critic import Critic
 from ..training.checkpoint import MANIFEST, checksum
 from .composed import compose
 from .critic_cost import guide_by_critic
-from .described import described, scales_of
-from .ito import ReverseSDE
+from .described import described, identity_of
 from .meeting import Part
-from .node import Guided, Mixed, Named, Node, Reranked, Saved, Served, Superposed, Trained
+from .node import Guided, Mixed, Named, Node, Reranked, Saved, Served, Superposed, Trained, check_types
 from .reranked import rerank
 from .superposed import superpose
 
 FILE = COMPOSITION
 _VERSION = 1
+_PLACES = (MANIFEST, f"*/{MANIFEST}", f"checkpoints/*/{MANIFEST}", f"*/checkpoints/*/{MANIFEST}")
 
 
 def save(policy: Policy, path: Path | str) -> Path:
@@ -62,6 +62,7 @@ def load(
     ema: bool = True,
     token: str | None = None,
     trust: bool = False,
+    look_in: Sequence[Path | str] = (),
 ) -> Policy:
     """Open any policy: a run, a checkpoint, a policy server, or a saved composition.
 
@@ -69,8 +70,11 @@ def load(
         path: what `policies.factory.load` takes, or a `composition.json` or its folder.
         device: where the policy is put.
         ema: of a run or checkpoint: use the averaged weights if there are some.
-        token: for policy servers.
-        trust: take members whose checkpoints have changed since the composition was saved.
+        token: for policy servers, those that a composition names too; the environment variable SENSORIMOTOR_TOKEN if
+            not given.
+        trust: take members that have changed since the composition was saved.
+        look_in: folders in which members that were moved are looked for by checksum, besides the composition's own and
+            the one that holds it.
 
     Raises:
         CheckpointError: for a member that is absent or has changed, naming it.
@@ -80,8 +84,9 @@ def load(
     if file is None:
         return load_trained(path, device=device, ema=ema, token=token)
     saved = _read(file)
-    policy = _Opening(file.resolve().parent, device, token, trust).policy(saved.policy)
-    return policy.to(device).eval()
+    base = file.resolve().parent
+    places = (base, base.parent, *map(Path, look_in))
+    return _Opening(base, places, device, token, trust).policy(saved.policy).to(device).eval()
 
 
 def composition_file(path: Path | str) -> Path | None:
@@ -97,14 +102,19 @@ def composition_file(path: Path | str) -> Path | None:
 def _read(file: Path) -> Saved:
     try:
         values = json.loads(file.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} is no JSON: {error}; save the composition again") from error
     if not isinstance(values, dict) or values.get("version") != _VERSION:
         found = values.get("version") if isinstance(values, dict) else values
         raise ConfigError(
             f"{file} is of version {found!r}, and {_VERSION} is read here; save the composition again"
         )
-    return from_mapping(Saved, values, where=str(file))
+    try:
+        saved = from_mapping(Saved, values, where=str(file))
+        check_types(saved, str(file))
+    except RecursionError as error:
+        raise ConfigError(f"{file} nests too deeply; save the composition again") from error
+    return saved
 
 
 @dataclass(frozen=True)
@@ -113,12 +123,14 @@ class _Opening:
 
     Attributes:
         base: folder of the file.
+        places: where members that were moved are looked for.
         device: where members are put.
         token: for policy servers.
         trust: take members that have changed.
     """
 
     base: Path
+    places: tuple[Path, ...]
     device: torch.device | str
     token: str | None
     trust: bool
@@ -139,7 +151,6 @@ class _Opening:
                     execute=node.execute,
                 )
             case Superposed():
-                assert isinstance(node.sampler, ReverseSDE)
                 return superpose(
                     self.members(node.members),
                     node.operator,
@@ -158,7 +169,6 @@ class _Opening:
                 )
             case Guided():
                 (part,) = self.members((node.member,))
-                assert isinstance(node.sampler, SamplerConfig)
                 return guide_by_critic(
                     part, self.critic(node.critic), strength=node.strength, sampler=node.sampler
                 )
@@ -178,44 +188,42 @@ class _Opening:
         return load_critic(self.find(node), device=self.device)
 
     def served(self, node: Served) -> Policy:
-        policy = load_trained(node.address, token=self.token)
-        scales = scales_of(policy) if isinstance(policy, GenerativePolicy) else None
-        if node.fingerprint not in (None, scales) and not self.trust:
+        policy = connect(node.connection, token=self.token)
+        found = identity_of(policy)
+        if found != node.fingerprint and not self.trust:
+            policy.close()
             raise CheckpointError(
-                f"the policy at {node.address} is not the one this composition was saved with: its scales of actions "
-                "differ; compose anew, or load with trust=True"
+                f"the policy at {node.connection.url} is not the one this composition was saved with: the fingerprint of "
+                f"its spec and scales is {found[:12]}, not {node.fingerprint[:12]}; compose anew, or load with trust=True"
             )
+        if node.sampler is not None and isinstance(policy, GenerativePolicy):
+            policy.sampler = node.sampler
         return policy
 
     def find(self, node: Trained) -> Path:
         """The folder of a checkpoint, where it was or where it was moved to."""
         there = self.base / node.path
-        if (there / MANIFEST).is_file():
-            found = checksum(there)
-            if found == node.checksum or self.trust:
-                return there
-            elsewhere = next(self.same(node.checksum), None)
-            if elsewhere is None:
-                raise CheckpointError(
-                    f"the checkpoint at {there} has changed since the composition was saved: its checksum is "
-                    f"{found[:12]}, not {node.checksum[:12]}; compose anew, or load with trust=True"
-                )
-            return elsewhere
+        found = checksum(there) if (there / MANIFEST).is_file() else None
+        if found == node.checksum or (found is not None and self.trust):
+            return there
         elsewhere = next(self.same(node.checksum), None)
-        if elsewhere is None:
+        if elsewhere is not None:
+            return elsewhere
+        if found is not None:
             raise CheckpointError(
-                f"no checkpoint at {there}, and none with checksum {node.checksum[:12]} beside {self.base}; put it there, or "
-                "into a folder beside the composition's"
+                f"the checkpoint at {there} has changed since the composition was saved: its checksum is {found[:12]}, not "
+                f"{node.checksum[:12]}; compose anew, or load with trust=True"
             )
-        return elsewhere
+        raise CheckpointError(
+            f"no checkpoint at {there}, and none with checksum {node.checksum[:12]} in "
+            f"{', '.join(str(place) for place in self.places)}; put it there, or name the folder that holds it: "
+            "load(..., look_in=[...])"
+        )
 
     def same(self, wanted: str) -> Iterator[Path]:
-        """Checkpoints with this checksum in the composition's folder and beside it."""
-        for around in (self.base, self.base.parent):
-            for folder in sorted(path for path in around.iterdir() if path.is_dir()):
-                try:
-                    checkpoint = find_checkpoint(folder)
-                except CheckpointError:
-                    continue
-                if checksum(checkpoint) == wanted:
-                    yield checkpoint
+        """Checkpoints with this checksum, in the places and in runs there."""
+        for place in self.places:
+            for pattern in _PLACES:
+                for manifest in sorted(place.glob(pattern)):
+                    if checksum(manifest.parent) == wanted:
+                        yield manifest.parent

@@ -276,3 +276,8 @@ def test_the_tree_is_printed(pair: list[Any], gaussian: Callable, seen: dict[str
         "├─ 0.6  third  Gaussian, 0 parameters, asked 10 times",
         "└─   0  idle   Gaussian, 0 parameters, never asked",
     ]
+
+
+def test_unknown_totals_are_refused(pair: list[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown total 'all'; .*any, one"):
+        compose(pair, total="all")  # pyright: ignore[reportArgumentType]

@@ -62,6 +62,13 @@ def test_the_critic_moves_with_the_policy_and_is_named(gaussian: Callable) -> No
     assert "guided by Quadratic, strength 1" in str(policy)
 
 
+def test_a_critic_that_raises_is_named(gaussian: Callable) -> None:
+    critic = Quadratic()
+    critic.value = lambda observation, actions: actions[0, 0, 0, 99]
+    with pytest.raises(MemberError, match=r"'critic' \(Quadratic\) failed to value a chunk: index 99"):
+        guide_by_critic(gaussian(0.0, 1.0), critic).sample(SEEN)
+
+
 def test_a_gradient_that_is_not_finite_names_the_critic(gaussian: Callable) -> None:
     policy = guide_by_critic(gaussian(0.0, 1.0), Quadratic(float("nan")))
     with pytest.raises(MemberError, match=r"'cost' \(Quadratic\) failed to give a gradient: 1 of 1 numbers"):

@@ -12,7 +12,11 @@ from sensorimotor.composition.fault import MemberError
 from sensorimotor.composition.reranked import pick, rerank
 from sensorimotor.data.errors import ConfigError, SpecError
 from sensorimotor.data.spec import Field, Spec
+from sensorimotor.policies.asynchronous import Asynchronous
+from sensorimotor.policies.delivery import SimulatedDelay
+from sensorimotor.policies.execution import RecedingHorizon
 from sensorimotor.policies.policy import Policy
+from sensorimotor.policies.scheduling import NaiveAsync, RealTimeChunking
 from sensorimotor.rl.critic import Critic
 
 
@@ -298,3 +302,44 @@ def test_the_ledger_knows_both(gaussian: Callable) -> None:
         ("policy", "sample", 1, 30),
         ("critic", "value", 1, 30),
     ]
+
+
+def test_a_reranked_policy_is_run_like_any_other(gaussian: Callable) -> None:
+    base = gaussian(0.0, 1.0, horizon=2)
+    policy = rerank(base, Value(first_number), samples=8)
+    runner = RecedingHorizon(policy, generator=torch.Generator().manual_seed(0), samples=3)
+    better = [runner.act({"state": torch.zeros(40, 1)}).mean().item() for _ in range(4)]
+    assert min(better) > 0.8  # the largest of 8 normal numbers is 1.42 on average
+    late = Asynchronous(policy, NaiveAsync(), SimulatedDelay(1), generator=torch.Generator().manual_seed(0))
+    assert late.act({"state": torch.zeros(4, 1)}).shape == (4, 1)
+
+
+def test_guiding_candidates_in_real_time_is_refused_in_words(gaussian: Callable) -> None:
+    policy = rerank(gaussian(0.0, 1.0, horizon=4), Value(first_number), samples=8)
+    with pytest.raises(
+        ConfigError, match="RealTimeChunking guides a generative policy; RerankedPolicy is none"
+    ):
+        Asynchronous(policy, RealTimeChunking(), SimulatedDelay(1), generator=torch.Generator())
+
+
+def test_a_choice_among_repeated_chunks_changes_nothing() -> None:
+    policy = fixed([7.0] * 5)
+    reranked = rerank(policy, Value(first_number), samples=5, temperature=0.3)
+    assert torch.equal(reranked.sample(many(20)), torch.full((20, 1, 1, 1), 7.0))
+    assert "reranking cannot help: candidates differ by 0.0 %" in reranked.spread().verdict()
+
+
+def test_constants_per_observation_change_no_choice(gaussian: Callable) -> None:
+    base, shift = gaussian(0.0, 1.0), torch.arange(30.0)[:, None]
+    plain, shifted = (
+        rerank(base, Value(value), samples=6, temperature=0.5).sample(many(30))
+        for value in (first_number, lambda a: first_number(a) + 64 * shift)
+    )
+    assert torch.equal(plain, shifted)
+
+
+def test_the_law_of_large_numbers_of_candidates_is_a_tilted_policy() -> None:
+    policy = rerank(Normal(), Value(first_number), samples=2000, temperature=1.0)
+    drawn = policy.sample(many(1500)).flatten()
+    assert drawn.mean().item() == pytest.approx(1.0, abs=0.1)  # pi exp(Q / beta) is N(1, 1)
+    assert drawn.std().item() == pytest.approx(1.0, abs=0.1)
