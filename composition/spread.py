@@ -56,12 +56,15 @@ class Spread:
                 f"reranking cannot help: values of candidates differ by {100 * self.value_share:.2f} % of how values vary; "
                 "the critic tells states apart and not actions"
             )
-        if self.decisions < _FEWEST:
-            return f"{self.decisions} decisions are too few to say; {_FEWEST} or more are needed"
         return (
             f"candidates differ by {100 * self.share:.0f} % of how actions vary, their values by "
             f"{100 * self.value_share:.0f} % of how values vary; another than the first was taken in "
             f"{100 * self.changed:.0f} % of {self.decisions:,} decisions"
+            + (
+                f", which are few to judge by; {_FEWEST} or more are better"
+                if self.decisions < _FEWEST
+                else ""
+            )
         )
 
 

@@ -287,7 +287,7 @@ def test_a_critic_of_another_robot_is_refused(gaussian: Callable, critic: Spec, 
     [
         ({"samples": 0}, "samples must be at least 1, got 0"),
         ({"temperature": -1.0}, "temperature must be at least 0 and finite, got -1.0"),
-        ({"fallback": "frist"}, "did you mean 'first'"),
+        ({"fallback": "firstt"}, "did you mean 'first'"),
     ],
 )
 def test_impossible_settings_are_refused(gaussian: Callable, wrong: dict[str, Any], said: str) -> None:

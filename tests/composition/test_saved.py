@@ -331,7 +331,7 @@ def test_what_cannot_be_saved_is_refused_with_the_reason(
     ("change", "said"),
     [
         (lambda values: values.update(version=2), "of version 2, and 1 is read here"),
-        (lambda values: values["policy"].update(wieghts=1), "did you mean 'weights'"),
+        (lambda values: values["policy"].update(weightss=1), "did you mean 'weights'"),
         (lambda values: values["policy"].update(kind="Mixd"), "did you mean 'Mixed'"),
         (
             lambda values: values.update(policy="../flow"),
