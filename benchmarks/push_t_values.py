@@ -185,6 +185,7 @@ def main() -> None:
         print(label, success(values), scores(values), f"{values['latency_ms']:.1f} ms")
     if options.only or options.first != 100_000:
         return
+    solved = 0 if mixed.success is None else int(mixed.success.sum())
     record(
         "push_t_values",
         title="PushT: a critic picks among a policy's candidates (V-GPS)",
@@ -196,7 +197,7 @@ def main() -> None:
             f"Cal-QL on {options.horizon} actions at a time, {options.critic_steps:,} updates; one training seed, intervals are "
             "over episodes only.",
             f"Mixed: {options.recorded} episodes of the flow policy with noise of {', '.join(f'{n:g}' for n in NOISES)} px on its "
-            f"actions, of which {int(np.sum(mixed.success))} succeeded.",
+            f"actions, of which {solved} succeeded.",
             "K 1 is the policy alone. beta 0 takes the best candidate, larger ones choose more evenly.",
         ],
         data=found,

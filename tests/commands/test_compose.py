@@ -117,7 +117,7 @@ def test_or_and_and_are_made(command, runs, tmp_path: Path, operator: str) -> No
         (("operator=or", "sampler=ddim"), "only sampler=reverse_sde does"),
         (("names=[a]",), "1 names for 2 members"),
         (("names=[a,a]",), "two members are called 'a'"),
-        (("search=gird",), "search must be"),
+        (("search=grids",), "search must be"),
     ],
 )
 def test_what_does_not_fit_is_refused(command, runs, tmp_path: Path, words, said: str) -> None:

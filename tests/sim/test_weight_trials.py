@@ -43,5 +43,5 @@ def test_values_are_those_of_an_evaluation(members: dict) -> None:
 
 
 def test_an_unknown_value_is_refused(members: dict) -> None:
-    with pytest.raises(ConfigError, match="unknown value 'sccess'; did you mean 'success'"):
-        play(members, task=None, value="sccess")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="unknown value 'scores'; did you mean 'score'"):
+        play(members, task=None, value="scores")  # pyright: ignore[reportArgumentType]
