@@ -16,11 +16,12 @@ from ..data.schema import nearest
 from ..policies.path import spread
 from ..policies.policy import Policy
 from ..policies.sampling import DrawOptions, OwnSampler, SamplerConfig, VelocitySampler
-from .ensemble import Ensemble, Together
+from .ensemble import Ensemble
 from .fault import Fallback
 from .ito import ReverseSDE
 from .meeting import Part, as_parts
 from .member import Question
+from .together import Together
 from .weights import (
     Constant,
     Observed,
@@ -96,15 +97,16 @@ class ComposedPolicy(Ensemble):
         return (self._mixed("noise", x, s, condition) - x) / (1 - spread(s, x)).clamp_min(_SMALLEST_ALPHA)
 
     def _mixed(self, question: Question, x: Tensor, s: Tensor, condition: Together) -> Tensor:
+        shares = self._shares(x, s, condition)
+        wanted = [n for n, share in enumerate(shares) if not (isinstance(share, float) and share == 0.0)]
+        answers = self.ask_all(wanted, question, x, s, condition)
         mixed: Tensor | None = None
-        for number, share in enumerate(self._shares(x, s, condition)):
-            if isinstance(share, float) and share == 0.0:
-                continue
-            answer = self.ask(number, question, x, s, condition)
+        for number, answer in zip(wanted, answers, strict=True):
+            share = shares[number]
             answer = answer if isinstance(share, float) and share == 1.0 else share * answer
             mixed = answer if mixed is None else mixed + answer
         assert mixed is not None
-        return mixed
+        return self.checked(mixed, answers, wanted, question, condition)
 
     def _shares(self, x: Tensor, s: Tensor, condition: Together) -> list[float | Tensor]:
         """How much every member counts at x_s (B', H, A): a number, or what broadcasts against x."""

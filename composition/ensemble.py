@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from .fault import (
     check_finite,
     count_fault,
     drawn_without_failing,
+    is_finite,
     member_fault,
     without,
 )
@@ -34,42 +35,17 @@ from .ledger import Ledger
 from .meeting import Part, coverage, meet
 from .member import Encoded, Member, Question
 from .space import ActionSpace, Passage, common_space
+from .team import Joint, Team, teams
+from .together import Together
 from .tree import tree
-
-
-@dataclass
-class Together:
-    """What the members of a composition know of B' rows: a `Condition`.
-
-    Attributes:
-        parts: of each member; None for one that failed.
-        rows: B'.
-        origin: (B, A) what the composition's actions are relative to, or None.
-        weights: (B', M) where weights depend on what is seen.
-        track: what a superposition remembers of the chunks under way.
-    """
-
-    parts: list[Encoded | None]
-    rows: int
-    origin: Tensor | None = None
-    weights: Tensor | None = None
-    track: Any = None
-
-    def repeat(self, samples: int) -> Self:
-        """Each row `samples` times in a row."""
-        return replace(
-            self,
-            parts=[part if part is None else part.repeat(samples) for part in self.parts],
-            rows=self.rows * samples,
-            weights=None if self.weights is None else self.weights.repeat_interleave(samples, dim=0),
-        )
 
 
 class Ensemble(OffsetActions, GenerativePolicy):
     """Members in one space of actions.
 
     Attributes:
-        members: those that are asked.
+        asked: the members, as `members` too.
+        teams: those of them that can be asked in one go.
         ledger: calls and seconds per member and stage.
         faults: how often each member failed and the others went on.
         fallback: `others` lets a chunk be drawn without a member that fails; `none` raises.
@@ -102,7 +78,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
         self.normalizer, self.relative = space.normalizer(), space.relative
         self.ledger, self.faults, self.fallback = Ledger(), Counter[str](), fallback
         names = [part.name or "" for part in parts]
-        self.members = nn.ModuleList(
+        self.asked = [
             Member(
                 policy,
                 name,
@@ -111,7 +87,8 @@ class Ensemble(OffsetActions, GenerativePolicy):
                 self.ledger,
             )
             for policy, name, own, window in zip(policies, names, spaces, windows, strict=True)
-        )
+        ]
+        self.members, self.teams = nn.ModuleList(self.asked), teams(self.asked)
         widths = [policy.path_width for policy in policies]
         self.register_buffer(
             "cover", coverage(windows, widths, spec.horizon, spec.action_dim), persistent=False
@@ -129,11 +106,6 @@ class Ensemble(OffsetActions, GenerativePolicy):
         """Numbers per action that noise is carried for."""
         cover = self.cover
         return self.spec.action_dim if cover is None else cover.shape[-1]
-
-    @property
-    def asked(self) -> list[Member]:
-        """The members, with their type."""
-        return [member for member in self.members if isinstance(member, Member)]
 
     @property
     def evaluations(self) -> int:
@@ -166,12 +138,56 @@ class Ensemble(OffsetActions, GenerativePolicy):
 
     def ask(self, number: int, question: Question, x: Tensor, s: Tensor, condition: Together) -> Tensor:
         """One member's answer (B', H, A) in the composition's space, 0 where it has no say."""
+        with self._fault_of(number, question, condition):
+            return check_finite(self.asked[number].ask(question, x, s, condition.known(number)))
+
+    def ask_all(
+        self, numbers: Sequence[int], question: Question, x: Tensor, s: Tensor, condition: Together
+    ) -> list[Tensor]:
+        """The answers of several members, in one go of those that can be; what is made of them is for `checked`."""
+        found: dict[int, Tensor] = {}
+        for team in self.teams:
+            joint = self._joint(team, numbers, condition)
+            if joint is not None:
+                with member_fault(team.name, "together", f"predict the {question}"):
+                    answers = joint.ask(question, x, s, [condition.known(n) for n in team.numbers])
+                found |= zip(team.numbers, answers, strict=True)
+        for number in numbers:
+            if number not in found:
+                with self._fault_of(number, question, condition):
+                    found[number] = self.asked[number].ask(question, x, s, condition.known(number))
+        return [found[number] for number in numbers]
+
+    def checked(
+        self,
+        made: Tensor,
+        answers: Sequence[Tensor],
+        numbers: Sequence[int],
+        question: Question,
+        condition: Together,
+    ) -> Tensor:
+        """What was made of the answers of several members, which is not finite where one of them is not."""
+        if not is_finite(made):
+            for number, answer in zip(numbers, answers, strict=True):
+                with self._fault_of(number, question, condition):
+                    check_finite(answer)
+        return made
+
+    def _joint(self, team: Team, numbers: Sequence[int], condition: Together) -> Joint | None:
+        """A team that is wanted as a whole; none where gradients may be asked of single members' weights."""
+        if torch.is_grad_enabled() or not all(n in numbers for n in team.numbers):
+            return None
+        if team not in condition.joints:
+            condition.joints[team] = team.joint([condition.known(n) for n in team.numbers])
+        return condition.joints[team]
+
+    @contextmanager
+    def _fault_of(self, number: int, question: Question, condition: Together) -> Iterator[None]:
+        """Name the member whose answer fails inside, and say how to go on without it."""
         member = self.asked[number]
         try:
             with member_fault(member.name, member.kind, f"predict the {question}"):
-                part = condition.parts[number]
-                assert part is not None
-                return check_finite(member.ask(question, x, s, part))
+                yield
         except MemberError as error:
             if self.fallback == "others":
                 error.ways.append(lambda: without(condition, number, member.name, self.faults))

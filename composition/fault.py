@@ -66,13 +66,18 @@ def member_fault(name: str, kind: str, doing: str) -> Iterator[None]:
         raise MemberError(f"member {name!r} ({kind}) failed to {doing}: {error}", name) from error
 
 
+def is_finite(answer: Tensor) -> bool:
+    """Whether it holds neither NaN nor infinity: one number tells, since neither of them leaves a sum finite."""
+    return bool(answer.sum().isfinite())
+
+
 def check_finite(answer: Tensor) -> Tensor:
     """The answer of a member.
 
     Raises:
         NotFiniteError: if it holds NaN or infinity.
     """
-    if not answer.sum().isfinite():  # one number to look at; infinities of both signs sum to NaN
+    if not is_finite(answer):
         bad = int((~answer.isfinite()).sum())
         raise NotFiniteError(f"{bad} of {answer.numel()} numbers of its answer are not finite")
     return answer

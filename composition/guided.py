@@ -17,10 +17,11 @@ from ..data.errors import ConfigError
 from ..policies.path import action_from_noise, action_from_velocity, spread
 from ..policies.policy import Policy
 from ..policies.sampling import DrawOptions, OwnSampler, SamplerConfig
-from .ensemble import Ensemble, Together
+from .ensemble import Ensemble
 from .fault import check_finite, member_fault
 from .meeting import Part, as_parts
 from .member import Question
+from .together import Together
 
 Cost = Callable[[Tensor, Mapping[str, Any]], Tensor]
 """Chunks (B, K, H, A) in physical units and observations of B rows to costs (B, K), differentiable in the chunks."""
@@ -65,7 +66,7 @@ class GuidedPolicy(Ensemble):
     def encode(self, observation: Mapping[str, Any]) -> Watched:
         """What the policy and the cost know of B observations."""
         known = super().encode(observation)
-        return Watched(known.parts, known.rows, known.origin, None, None, observation, known.rows)
+        return Watched(known.parts, known.rows, known.origin, observation=observation, batch=known.rows)
 
     def predict_noise(self, x: Tensor, s: Tensor, condition: Watched) -> Tensor:
         """eps_hat at x_s, with the cost."""

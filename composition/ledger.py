@@ -38,14 +38,20 @@ class Ledger:
     @contextmanager
     def stage(self, member: str, stage: str, rows: int = 0) -> Iterator[None]:
         """Account for what happens inside."""
-        entry = self.entries.setdefault((member, stage), Entry())
         began = self.clock()
         try:
             yield
         finally:
+            self.add(began, member, stage=stage, rows=rows)
+
+    def add(self, began: float, *members: str, stage: str, rows: int) -> None:
+        """Account for what began then and is done; members asked together share the time evenly."""
+        seconds = (self.clock() - began) / len(members)
+        for member in members:
+            entry = self.entries.setdefault((member, stage), Entry())
             entry.calls += 1
             entry.rows += rows
-            entry.seconds += self.clock() - began
+            entry.seconds += seconds
 
     def calls(self, member: str) -> int:
         """How often a member was asked for noise or velocity."""

@@ -18,6 +18,13 @@ from .space import Passage, carry, carry_velocity_back, origin_in
 Question = Literal["noise", "velocity"]
 
 
+def answer_of(policy: GenerativePolicy, question: Question, x: Tensor, s: Tensor, condition: Any) -> Tensor:
+    """What a policy answers at x_s in its own space."""
+    if question == "noise":
+        return policy.predict_noise(x, s, condition)
+    return policy.predict_velocity(x, s, condition)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What a member knows of B' rows: a `Condition`.
@@ -88,14 +95,24 @@ class Member(nn.Module):
 
     def ask(self, question: Question, x: Tensor, s: Tensor, condition: Encoded) -> Tensor:
         """eps_hat or eps_hat - a_hat at x_s (B', H, A or more with padding); zeros where it has no say."""
-        inside = self._cut(x)
-        point, at = carry(inside, s, self.passage.d, condition.shift)
-        with self.ledger.stage(self.name, question, rows=len(x)):
-            if question == "noise":
-                answer = self.policy.predict_noise(point, at, condition.own)
-            else:
-                velocity = self.policy.predict_velocity(point, at, condition.own)
-                answer = carry_velocity_back(point, at, velocity, self.passage.d, condition.shift)
+        point, at = self.enter(x, s, condition)
+        began = self.ledger.clock()
+        try:
+            answer = answer_of(self.policy, question, point, at, condition.own)
+        finally:
+            self.ledger.add(began, self.name, stage=question, rows=len(x))
+        return self.leave(question, answer, point, at, x, condition)
+
+    def enter(self, x: Tensor, s: Tensor, condition: Encoded) -> tuple[Tensor, Tensor]:
+        """The same point, and its place on the path, in the policy's space."""
+        return carry(self._cut(x), s, self.passage.d, condition.shift)
+
+    def leave(
+        self, question: Question, answer: Tensor, point: Tensor, at: Tensor, x: Tensor, condition: Encoded
+    ) -> Tensor:
+        """The policy's answer at such a point, in the composition's space."""
+        if question == "velocity":
+            answer = carry_velocity_back(point, at, answer, self.passage.d, condition.shift)
         return self._paste(answer, x)
 
     def inside(self, step: Step) -> Step:

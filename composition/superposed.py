@@ -17,10 +17,11 @@ from torch import Tensor
 from ..data.errors import ConfigError, SpecError
 from ..data.schema import nearest
 from ..policies.policy import Policy
-from .ensemble import Ensemble, Together
+from .ensemble import Ensemble
 from .fault import Fallback
 from .ito import ReverseSDE, Step, agreement_weights, log_density_step, mixture_weights
 from .meeting import Part, as_parts
+from .together import Together
 
 Operator = Literal["or", "and"]
 _OPERATORS = ("or", "and")
@@ -125,7 +126,8 @@ class SuperposedPolicy(Ensemble):
                 "make; use sampler=ReverseSDE(), or compose(...) for a composition that any sampler can draw from"
             )
         inside = [i for i, part in enumerate(condition.parts) if part is not None]
-        answers = torch.stack([self.ask(i, "noise", x, s, condition) for i in inside])
+        each = self.ask_all(inside, "noise", x, s, condition)
+        answers = self.checked(torch.stack(each), each, inside, "noise", condition)
         track.eps = answers[:, :, track.step.free :].flatten(2)
         if self.operator == "or":
             log_prior = track.log_density.new_tensor([math.log(self.prior[i]) for i in inside])
