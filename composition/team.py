@@ -85,6 +85,8 @@ class Team:
         weights = [p for policy in policies for p in policy.trunk.parameters()]
         if any(policy.training for policy in policies) or any(w.is_inference() for w in weights):
             return None  # dropout; weights that do not say when they change
+        if torch.is_autocast_enabled(weights[0].device.type):
+            return None  # a stack knows no layers that stay precise
         # Weights moved or updated since are stacked again; writing through `.data` is not noticed.
         seen = [(w.data_ptr(), w._version) for w in weights]
         if seen != self._seen:

@@ -36,9 +36,7 @@ DIFFUSION = DiffusionConfig(chunk=CHUNK, trunk=TINY)
 SEEN = {"state": torch.randn(3, 2, 2, generator=torch.Generator().manual_seed(9))}
 
 
-def network(
-    config: NetworkConfig = FLOW, seed: int = 0, *, scale: float = 1.0, keys: Any = ("state",)
-) -> Any:
+def network(config: Any = FLOW, seed: int = 0, *, scale: float = 1.0, keys: Any = ("state",)) -> Any:
     """A policy whose weights are all random, those that begin at zero too."""
     spec = Spec(observation={key: Field(shape=(2,)) for key in keys}, action=Field(shape=(2,)), control_hz=10)
     statistics = {key: (torch.zeros(2), torch.ones(2)) for key in keys}
