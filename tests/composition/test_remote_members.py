@@ -43,7 +43,8 @@ def flow(seed: int, *, spec: Spec = SPEC, scale: float = 2.0) -> GenerativePolic
     normalizer = Normalizer(
         {"state": (torch.zeros(3), torch.ones(3)), "action": (torch.zeros(2), torch.full((2,), scale))}
     )
-    config = FlowConfig(trunk=MLPConfig(width=16, depth=1), relative=None)
+    # Of different widths: two of one shape would be asked in one go where both are here, and round differently.
+    config = FlowConfig(trunk=MLPConfig(width=16 + 8 * seed, depth=1), relative=None)
     policy = build_policy(config, spec, normalizer, seed=seed).eval()
     assert isinstance(policy, GenerativePolicy)
     return policy
