@@ -17,6 +17,7 @@ from torch import Tensor
 from ..data.errors import ConfigError
 from ..data.schema import nearest
 from .guidance import Pull
+from .langevin import corrected
 from .path import (
     BETA_SCHEDULES,
     BetaSchedule,
@@ -309,26 +310,13 @@ def _scheduled(
     positions = plan.s.to(x.device)
     for timestep, s, total in zip(plan.timesteps, positions, plan.total, strict=True):
         if isinstance(sampler, ScheduleSampler):
-            x = _corrected(ask, x, s, total, sampler, generator)
+            x = corrected(ask, x, s, total, sampler.corrections, sampler.correction_size, generator)
         y = ask.hold(x / total if total != 1.0 else x, s)
         x = y * total if ask.prefix is not None else x
         answer = ask.answer(plan.question, y, s)
         if plan.clip is not None:
             answer = answer.clamp(-plan.clip, plan.clip)
         x = scheduler.step(answer, timestep, x, return_dict=False, **options)[0]
-    return x
-
-
-def _corrected(
-    ask: _Asker, x: Tensor, s: Tensor, total: float, sampler: ScheduleSampler, generator: torch.Generator
-) -> Tensor:
-    """A point after the Langevin steps of one noise level; the score of `x = alpha a + sigma eps` is -eps_hat / sigma."""
-    sigma = s * total
-    for _ in range(sampler.corrections):
-        y = ask.hold(x / total, s)
-        z = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-        size = sampler.correction_size
-        x = y * total - size * sigma * ask.noise_at(y, s) + math.sqrt(2 * size) * sigma * z
     return x
 
 
