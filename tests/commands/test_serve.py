@@ -94,3 +94,24 @@ def test_what_is_missing_is_said(command, monkeypatch, words: tuple[str, ...]) -
     done = command(*words)
     assert done.code == 1
     assert "pip install 'sensorimotor[serve]'" in done.err
+
+
+def test_serve_takes_a_saved_composition(command, trained: Path, tmp_path: Path) -> None:
+    policy = sensorimotor.compose([sensorimotor.load(trained)])
+    sensorimotor.save(policy, tmp_path / "made")
+    port, found = free_port(), []
+
+    def visit() -> None:
+        try:
+            if healthy(port):
+                with sensorimotor.load(f"ws://127.0.0.1:{port}") as remote:  # pyright: ignore[reportGeneralTypeIssues]
+                    found.append((remote.name, remote.spec))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    done = command("serve", f"checkpoint={tmp_path / 'made'}", f"port={port}")
+    visitor.join()
+    assert done.code == 0, done.err
+    assert found == [("composition", policy.spec)]
