@@ -204,7 +204,7 @@ def compose(
         weights: one number per member, or `Schedule`, `PerDimension` or `Observed`; even if not given. They sum to 1;
             negative ones push away from a member.
         total: `any` allows weights of another sum, which flatten or sharpen; samplers along the velocity refuse them.
-        sampler: how chunks are drawn; the first diffusion member's if not given, or else the first member's.
+        sampler: how chunks are drawn; if not given a superposition's, the first diffusion member's, or the first member's.
         fallback: `others` draws a chunk without a member that fails, `none` raises.
         execute: actions executed of a chunk; the fewest of any member if not given.
 

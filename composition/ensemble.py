@@ -256,11 +256,13 @@ class Ensemble(OffsetActions, GenerativePolicy):
 
 
 def _sampler_of(policies: Sequence[GenerativePolicy]) -> SamplerConfig | OwnSampler:
-    """The members' own way of drawing: a diffusion member's, since it knows its own noise levels only; or any other's."""
+    """The members' own way of drawing: a superposition's, which knows no other; a diffusion member's, which knows its own
+    noise levels only; or any other's.
+    """
     if len(policies) == 1:
         return policies[0].sampler
     own = [policy.sampler for policy in policies]
-    for kind in (ScheduleSampler, VelocitySampler, ReverseSDE):
+    for kind in (ReverseSDE, ScheduleSampler, VelocitySampler):
         for sampler in own:
             if isinstance(sampler, kind):
                 return sampler

@@ -1,4 +1,4 @@
-"""A composition as text: its members with weights, parameters and how often they were asked."""
+"""A composition as text: its members with weights, parameters, and how often they were asked and failed."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,12 +22,12 @@ class Branch(Protocol):
 
 def tree(policy: Branch) -> str:
     """Lines of a composition; members that are compositions are branches."""
-    return "\n".join(_lines(policy))
-
-
-def _lines(policy: Any) -> list[str]:
     sampler = getattr(policy, "sampler", None)
-    drawn = "" if sampler is None else f", drawn by {_call(sampler)}"
+    return "\n".join(_lines(policy, "" if sampler is None else f", drawn by {_call(sampler)}"))
+
+
+def _lines(policy: Any, drawn: str = "") -> list[str]:
+    """A composition, and how chunks are drawn, which is for the outermost one to say."""
     lines = [f"{policy.heading()}{drawn}, {_count(policy)} parameters"]
     rows = [*_members(policy), *_unused(policy)]
     names = max((len(name) for _, name, _, _ in rows), default=0)
@@ -35,7 +35,7 @@ def _lines(policy: Any) -> list[str]:
     for place, (share, name, member, asked) in enumerate(rows):
         last = place + 1 == len(rows)
         stem, rest = ("└─ ", _GAP) if last else ("├─ ", _LINE)
-        head = f"{share:>{shares}}  {name:<{names}}"
+        head = f"{share:>{shares}}  {name:<{names}}" if shares else f"{name:<{names}}"
         if isinstance(member, Branch):
             inner = _lines(member)
             lines.append(f"{stem}{head}  {inner[0]}{asked}")
@@ -47,9 +47,15 @@ def _lines(policy: Any) -> list[str]:
 
 def _members(policy: Any) -> list[tuple[str, str, Policy, str]]:
     return [
-        (policy.share(i), member.name, member.policy, f", asked {policy.ledger.calls(member.name):,} times")
+        (policy.share(i), member.name, member.policy, _history(policy, member.name))
         for i, member in enumerate(policy.asked)
     ]
+
+
+def _history(policy: Any, name: str) -> str:
+    failed = policy.faults[name]
+    asked = f", asked {policy.ledger.calls(name):,} times"
+    return asked if not failed else f"{asked}, failed in {failed:,} chunk{'s' if failed > 1 else ''}"
 
 
 def _unused(policy: Any) -> list[tuple[str, str, Policy, str]]:

@@ -262,22 +262,6 @@ def test_members_that_cannot_meet_are_named(gaussian: Callable) -> None:
         compose([Part(gaussian(0.0, 1.0), "a"), Part(gaussian(0.0, 1.0), "a")])
 
 
-def test_the_tree_is_printed(pair: list[Any], gaussian: Callable, seen: dict[str, Tensor]) -> None:
-    inner = compose({"left": pair[0], "right": pair[1]}, (0.25, 0.75))
-    policy = compose(
-        {"both": inner, "third": gaussian(0.0, 1.0), "idle": gaussian(0.0, 1.0)}, (0.4, 0.6, 0.0)
-    )
-    policy.sample(seen, sampler=DDIM_10)
-    assert repr(policy).splitlines() == [
-        "composition, drawn by FlowEuler(10), 0 parameters",
-        "├─ 0.4  both   composition, drawn by FlowEuler(10), 0 parameters, asked 10 times",
-        "│  ├─ 0.25  left   Gaussian, 0 parameters, asked 10 times",
-        "│  └─ 0.75  right  Gaussian, 0 parameters, asked 10 times",
-        "├─ 0.6  third  Gaussian, 0 parameters, asked 10 times",
-        "└─   0  idle   Gaussian, 0 parameters, never asked",
-    ]
-
-
 def test_unknown_totals_are_refused(pair: list[Any]) -> None:
     with pytest.raises(ConfigError, match=r"unknown total 'all'; .*any, one"):
         compose(pair, total="all")  # pyright: ignore[reportArgumentType]

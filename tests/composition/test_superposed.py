@@ -131,6 +131,16 @@ def test_a_superposition_is_a_member_of_a_composition(gaussian: Callable, seen: 
     torch.testing.assert_close(chunks, either.sample(seen, samples=200, noise=noise), atol=1e-4, rtol=0)
 
 
+def test_members_beside_a_superposition_are_drawn_by_its_sampler(
+    gaussian: Callable, seen: dict[str, Tensor]
+) -> None:
+    either = superpose([gaussian(-2.0, 0.25), gaussian(2.0, 0.25)], "or", sampler=ReverseSDE(steps=150))
+    for others in ([gaussian(0.0, 1.0), either], [gaussian(0.0, 1.0), compose([either])]):
+        policy = compose(others, (0.0001, 0.9999))
+        assert policy.sampler == ReverseSDE(steps=150)
+        assert policy.sample(seen, samples=20).abs().mean().item() == pytest.approx(2.0, abs=0.4)
+
+
 def test_a_prefix_is_held(gaussian: Callable, seen: dict[str, Tensor]) -> None:
     policy = superpose([gaussian(-2.0, 0.25, horizon=3), gaussian(2.0, 0.25, horizon=3)], "or")
     chunks = policy.sample(seen, samples=50, prefix=torch.full((1, 1, 1), 0.7), sampler=ReverseSDE(steps=100))
