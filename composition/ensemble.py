@@ -256,9 +256,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
 
 
 def _sampler_of(policies: Sequence[GenerativePolicy]) -> SamplerConfig | OwnSampler:
-    """The members' own way of drawing: a superposition's, which knows no other; a diffusion member's, which knows its own
-    noise levels only; or any other's.
-    """
+    """The members' own way of drawing: a superposition's or a diffusion member's, which know one only, or any other's."""
     if len(policies) == 1:
         return policies[0].sampler
     own = [policy.sampler for policy in policies]

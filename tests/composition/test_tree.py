@@ -46,13 +46,13 @@ def test_every_kind_of_composition_and_of_weights(gaussian: Callable, pair: list
     policy = compose({"either": either, "agreed": agreed, "careful": drawn_in}, schedule)
     assert repr(policy).splitlines() == [
         "composition, drawn by ReverseSDE(150), 0 parameters",
-        "├─   0.5@s=0.2 0@s=0.8  either   superposition, OR, 0 parameters, asked 0 times",
+        "├─ 0.5@s=0.2 0@s=0.8  either   superposition, OR, 0 parameters, asked 0 times",
         "│  ├─ prior 0.8  gaussian    Gaussian, 0 parameters, asked 0 times",
         "│  └─ prior 0.2  gaussian_2  Gaussian, 0 parameters, asked 0 times",
-        "├─   0.2@s=0.2 1@s=0.8  agreed   superposition, AND, 0 parameters, asked 0 times",
+        "├─ 0.2@s=0.2 1@s=0.8  agreed   superposition, AND, 0 parameters, asked 0 times",
         "│  ├─ even  gaussian    Gaussian, 0 parameters, asked 0 times",
         "│  └─ even  gaussian_2  Gaussian, 0 parameters, asked 0 times",
-        "└─   0.3@s=0.2 0@s=0.8  careful  guided by near_zero, strength 0.5, 0 parameters, asked 0 times",
+        "└─ 0.3@s=0.2 0@s=0.8  careful  guided by near_zero, strength 0.5, 0 parameters, asked 0 times",
         "   └─ gaussian  Gaussian, 0 parameters, asked 0 times",
     ]
 
