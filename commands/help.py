@@ -98,11 +98,12 @@ VERBS: Mapping[str, Verb] = {
             "The task is the one the run was trained for, unless task= says otherwise."
         ),
         keys={
-            "checkpoint": "a run folder (its last checkpoint), a checkpoint folder, or ws://host:port of a policy server",
+            "checkpoint": "a run folder (its last checkpoint), a checkpoint folder, a saved composition, or ws://host:port of a "
+            "policy server",
             **_EVALUATION_KEYS,
             "baselines": f"{_EVALUATION_KEYS['baselines']} (as in the run)",
             "task": "push_t, push_t_language, push_t_human, lift, can or square, with task.<key> to change it",
-            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, descent, consistency_jump; then sampler.steps "
+            "sampler": "ddpm, ddim, dpm_solver, flow_euler, flow_heun, reverse_sde, descent, consistency_jump; then sampler.steps "
             "(as trained)",
             "worlds": "episodes run together (50)",
             "out": "where evaluation.json and videos go (the run folder)",
@@ -137,6 +138,7 @@ VERBS: Mapping[str, Verb] = {
             "operator": "mix; or: what any member would do; and: what all agree on (mix)",
             "search": "race, grid, bayesian (race)",
             "parts": "candidates of race and grid are multiples of 1 / parts (10)",
+            "candidates": "of bayesian (20)",
             "selection": "starts per candidate (200)",
             "episodes": "reported starts, which no search sees (200)",
             "value": "success or score: what the search compares (success)",
@@ -148,6 +150,7 @@ VERBS: Mapping[str, Verb] = {
             "names": "of the members in tables (their folders')",
             "resume": "true goes on with an interrupted search in out",
             "out": "the folder written (runs/composition-<time>)",
+            "video": _EVALUATION_KEYS["video"],
         },
         examples=(
             (
@@ -166,7 +169,6 @@ VERBS: Mapping[str, Verb] = {
                 "compose members=[runs/a,runs/b] operator=or weights=[0.2,0.8]",
                 "a fifth of the chunks as a would, the rest as b would",
             ),
-            ("eval checkpoint=runs/both episodes=500", "measure a saved composition again"),
         ),
     ),
     "rerank": Verb(
@@ -187,6 +189,7 @@ VERBS: Mapping[str, Verb] = {
             "seed": "first start; 100000 and up to report, 200000 and up to choose (100000)",
             "task": "push_t, push_t_language, push_t_human, lift, can or square (that of the policy's run)",
             "out": "the folder written (runs/reranked-<time>)",
+            "video": _EVALUATION_KEYS["video"],
         },
         examples=(
             (
@@ -288,7 +291,7 @@ VERBS: Mapping[str, Verb] = {
             "chunk under way, then ends; a second SIGTERM ends at once. Needs pip install 'sensorimotor[serve]'."
         ),
         keys={
-            "checkpoint": "a run folder (its last checkpoint) or a checkpoint folder",
+            "checkpoint": "a run folder (its last checkpoint), a checkpoint folder or a saved composition",
             "port": "TCP port (8000); 0 lets the system choose",
             "host": "address to listen on (127.0.0.1)",
             "token": "clients must show it; better set in the environment variable SENSORIMOTOR_TOKEN, which others "

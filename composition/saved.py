@@ -18,6 +18,8 @@ from ..data.schema import from_mapping, to_mapping
 from ..policies.factory import COMPOSITION, is_address
 from ..policies.factory import load as load_trained
 from ..policies.policy import GenerativePolicy, Policy
+from ..policies.remote.client import find_token
+from ..policies.remote.connection import host_of, is_loopback
 from ..policies.remote.remote import connect
 from ..rl.critic import Critic
 from ..training.checkpoint import MANIFEST, checksum
@@ -71,7 +73,7 @@ def load(
         device: where the policy is put.
         ema: of a run or checkpoint: use the averaged weights if there are some.
         token: for policy servers, those that a composition names too; the environment variable SENSORIMOTOR_TOKEN if
-            not given.
+            not given, which servers of other machines that a composition names are not shown.
         trust: take members that have changed since the composition was saved.
         look_in: folders in which members that were moved are looked for by checksum, besides the composition's own and
             the one that holds it.
@@ -188,12 +190,18 @@ class _Opening:
         return load_critic(self.find(node), device=self.device)
 
     def served(self, node: Served) -> Policy:
+        url = node.connection.url
+        if self.token is None and find_token(None) is not None and not is_loopback(host_of(url)):
+            raise ConfigError(
+                f"this composition names a policy server at {url}, and files of strangers may name a stranger's: pass token= "
+                "to say that a token may be sent there"
+            )
         policy = connect(node.connection, token=self.token)
         found = identity_of(policy)
         if found != node.fingerprint and not self.trust:
             policy.close()
             raise CheckpointError(
-                f"the policy at {node.connection.url} is not the one this composition was saved with: the fingerprint of "
+                f"the policy at {url} is not the one this composition was saved with: the fingerprint of "
                 f"its spec and scales is {found[:12]}, not {node.fingerprint[:12]}; compose anew, or load with trust=True"
             )
         if node.sampler is not None and isinstance(policy, GenerativePolicy):

@@ -278,6 +278,18 @@ def test_a_server_that_serves_something_else_is_refused_unless_trusted(runs: Pat
     assert load(runs / "made", trust=True).spec.horizon == 8
 
 
+def test_a_strangers_file_is_not_shown_the_token_of_the_environment(
+    runs: Path, serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(serve(member(runs, "diffusion")).url) as remote:
+        file = save(rerank(remote, critic_of(runs), samples=3), runs / "made")
+        monkeypatch.setenv("SENSORIMOTOR_TOKEN", "secret")
+        load(file)  # this machine's own
+        file.write_text(file.read_text().replace(remote.config.url, "wss://198.51.100.7:8000"))
+        with pytest.raises(ConfigError, match=r"a policy server at wss://198\.51\.100\.7:8000.*pass token="):
+            load(file)
+
+
 def test_a_composition_is_served_and_drawn_from_afar(runs: Path, serve) -> None:
     policy = MAKERS["nested"](runs)
     save(policy, runs / "made")
