@@ -19,9 +19,13 @@ def policy_name(config: Any) -> str:
 
 
 def shown_name(policy: Any) -> str:
-    """The same of a policy: what a composition is, or else what its configuration is called."""
-    heading = getattr(policy, "heading", None)
-    return policy_name(policy.config) if heading is None else heading()
+    """The same of a policy: what a composition is, what a server calls it, or else what its configuration is called."""
+    from ..composition.tree import Branch
+    from ..policies.remote.remote import RemotePolicy
+
+    if isinstance(policy, RemotePolicy):
+        return f"{policy.name}, served"
+    return policy.heading() if isinstance(policy, Branch) else policy_name(policy.config)
 
 
 def milliseconds(value: float) -> str:

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.errors import ConfigError
 from ..policies.policy import Policy
 from ..policies.sampling import OwnSampler, SamplerConfig
 from ..rl.critic import Critic
@@ -53,21 +52,11 @@ def guide_by_critic(
         sampler: how chunks are drawn; the policy's own if not given.
 
     Raises:
-        ConfigError: for a policy without gradients.
+        ConfigError: for a policy of another process, which gives no gradients.
         SpecError: if the two read or command different things.
     """
     (part,) = as_parts([policy])
-    if _remote(part.policy):
-        raise ConfigError(
-            f"{type(part.policy).__name__} gives no gradients from another process; rerank its candidates instead"
-        )
     rows = scored_rows(part.policy, critic)
     guided = GuidedPolicy(part, CriticCost(critic, rows), strength=strength, sampler=sampler)
     guided.spec = reading_more(guided.spec, critic.spec, "policy", "critic")
     return guided
-
-
-def _remote(policy: Policy) -> bool:
-    from ..policies.remote.remote import RemotePolicy
-
-    return any(isinstance(module, RemotePolicy) for module in policy.modules())

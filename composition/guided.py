@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..data.errors import ConfigError
 from ..policies.path import action_from_noise, action_from_velocity, spread
 from ..policies.policy import Policy
+from ..policies.remote.remote import RemotePolicy
 from ..policies.sampling import DrawOptions, OwnSampler, SamplerConfig
 from .ensemble import Ensemble
 from .fault import check_finite, member_fault
@@ -59,6 +60,10 @@ class GuidedPolicy(Ensemble):
         super().__init__([part], sampler=sampler, fallback="none", execute=None)
         if not math.isfinite(strength):
             raise ConfigError(f"strength must be finite, got {strength}")
+        if any(isinstance(module, RemotePolicy) for module in part.policy.modules()):
+            raise ConfigError(
+                f"{part.name!r} answers from another process, which gives no gradients to steer by; rerank its candidates"
+            )
         self.cost, self.strength = cost, strength
         critic = getattr(cost, "critic", None)
         self.critic = critic if isinstance(critic, nn.Module) else None

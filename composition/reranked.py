@@ -112,7 +112,8 @@ class RerankedPolicy(Policy):
                 "prefix",
                 "the committed prefix covers every action that the critic scores: its choice is blind",
             )
-        self._meter.add(scored, values, chosen)
+        heard = values.isfinite().sum(dim=-1) > 1  # not where the critic failed
+        self._meter.add(scored[heard.to(scored.device)], values[heard], chosen.cpu()[heard])
         index = chosen[..., None, None, None].expand(*chosen.shape, 1, *candidates.shape[3:])
         return candidates.gather(2, index).squeeze(2)
 

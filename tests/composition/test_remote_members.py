@@ -11,9 +11,11 @@ from torch import Tensor
 
 from sensorimotor.composition.composed import compose
 from sensorimotor.composition.fault import MemberError
+from sensorimotor.composition.guided import guide
+from sensorimotor.composition.meeting import Part
 from sensorimotor.composition.reranked import rerank
 from sensorimotor.composition.superposed import superpose
-from sensorimotor.data.errors import RemoteError
+from sensorimotor.data.errors import ConfigError, RemoteError
 from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.factory import build_policy
@@ -259,6 +261,14 @@ def test_numbers_that_are_not_finite_are_the_members_fault(serve) -> None:
         pytest.raises(MemberError, match=r"member 'there' .* not finite"),
     ):
         drawn(compose({"here": flow(0), "there": remote}))
+
+
+def test_a_served_policy_cannot_be_steered_by_a_cost(serve) -> None:
+    with (
+        serve(flow(1)).reach() as remote,
+        pytest.raises(ConfigError, match=r"'there' answers from another process, .* rerank its candidates"),
+    ):
+        guide(Part(remote, "there"), lambda chunks, seen: chunks.sum(dim=(2, 3)))
 
 
 def test_a_served_policy_that_is_gone_says_so_when_it_is_reranked(serve) -> None:

@@ -128,7 +128,7 @@ def test_rounding_of_statistics_is_no_difference() -> None:
 @pytest.mark.parametrize(
     ("relative", "reason"),
     [
-        (None, "they were trained on differently scaled data"),
+        (None, "they were trained on other data"),
         ("state", "one of them predicts offsets from an observation and the other does not"),
     ],
 )

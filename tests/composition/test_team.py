@@ -93,13 +93,14 @@ def test_together_is_one_by_one(config: NetworkConfig, sampler: Any) -> None:
 @pytest.mark.parametrize("config", [FLOW, DIFFUSION])
 @pytest.mark.parametrize("s", [torch.tensor(0.4), torch.linspace(0.01, 0.9, 3)])
 def test_every_answer_is_that_of_the_member(config: NetworkConfig, s: Tensor) -> None:
-    policy, x = compose([network(config, seed) for seed in range(3)]), torch.randn(3, 4, 2)
+    policy = compose([network(config, seed) for seed in range(3)])
+    x = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
     known = policy.encode(SEEN)
     with torch.no_grad():
         for question in ("noise", "velocity"):
             found = policy.ask_all([2, 0, 1], question, x, s, known)
             expected = [policy.asked[n].ask(question, x, s, known.known(n)) for n in (2, 0, 1)]
-            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # float32, over alphas below 1
     assert known.joints
 
 
