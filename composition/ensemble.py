@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..policies.origin import OffsetActions, origin_of
+from ..policies.padding import padded
 from ..policies.policy import GenerativePolicy
 from ..policies.sampling import (
     DrawOptions,
@@ -90,9 +91,9 @@ class Ensemble(OffsetActions, GenerativePolicy):
         ]
         self.members, self.teams = nn.ModuleList(self.asked), teams(self.asked)
         widths = [policy.path_width for policy in policies]
-        self.register_buffer(
-            "cover", coverage(windows, widths, spec.horizon, spec.action_dim), persistent=False
-        )
+        cover = coverage(windows, widths, spec.horizon, spec.action_dim)
+        self.width = cover.shape[-1]
+        self.register_buffer("cover", None if cover.all() else cover, persistent=False)
         self.sampler = sampler or _sampler_of(policies)
         self.eval()
 
@@ -104,8 +105,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
     @property
     def path_width(self) -> int:
         """Numbers per action that noise is carried for."""
-        cover = self.cover
-        return self.spec.action_dim if cover is None else cover.shape[-1]
+        return self.width
 
     @property
     def evaluations(self) -> int:
@@ -125,7 +125,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
         for member in self.asked:
             try:
                 with member_fault(member.name, member.kind, "encode the observation"):
-                    parts.append(member.encode(observation, origin))
+                    parts.append(member.encode(observation, origin, self.device))
             except MemberError as error:
                 if self.fallback == "none":
                     raise
@@ -222,7 +222,9 @@ class Ensemble(OffsetActions, GenerativePolicy):
         options: DrawOptions,
     ) -> Tensor:
         if isinstance(sampler, ReverseSDE):
-            return follow(self, condition, shape, sampler, **options)
+            wide = (*shape[:-1], self.width)
+            drawn = follow(self, condition, wide, sampler, **padded(options, self.width))
+            return drawn[..., : shape[-1]]
         return super().draw_normalized(condition, shape, sampler, **options)
 
     @abstractmethod

@@ -157,12 +157,13 @@ def _check_covered(windows: Sequence[Window], names: Sequence[str], horizon: int
         )
 
 
-def coverage(windows: Sequence[Window], widths: Sequence[int], horizon: int, width: int) -> Tensor | None:
-    """(M, H, W) bool, which numbers each member answers for; None where all answer for all.
+def coverage(windows: Sequence[Window], widths: Sequence[int], horizon: int, width: int) -> Tensor:
+    """(M, H, W) bool, which numbers each member answers for.
 
     Args:
         windows: of the members.
-        widths: of the members, with the padding they carry noise for; padding is met by those who pad.
+        widths: of the members, with the padding they carry noise for; padding is met by those who pad, and W is that of
+            the widest.
         horizon: H.
         width: A of the composition.
     """
@@ -174,4 +175,4 @@ def coverage(windows: Sequence[Window], widths: Sequence[int], horizon: int, wid
         mine[window.rows, list(window.columns)] = True
         if window.whole(horizon, width):
             mine[:, :own] = True
-    return None if bool(cover.all()) else cover
+    return cover

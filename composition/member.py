@@ -80,8 +80,8 @@ class Member(nn.Module):
         """Whether the composition's chunks are its own: nothing to cut, nothing to carry over."""
         return self.whole and self.passage.d == 1.0 and self.passage.b is None
 
-    def encode(self, observation: Mapping[str, Any], origin: Tensor | None) -> Encoded:
-        """Encode what it reads of B observations whose actions the composition counts from `origin` (B, A)."""
+    def encode(self, observation: Mapping[str, Any], origin: Tensor | None, device: torch.device) -> Encoded:
+        """Encode what it reads of B observations whose actions the composition, on `device`, counts from `origin` (B, A)."""
         with self.ledger.stage(self.name, "encode"):
             own = self.policy.encode(seen_by(self.policy.spec, observation))
         mine = origin_in(own)
@@ -91,7 +91,8 @@ class Member(nn.Module):
             and mine.shape == origin.shape
             and torch.equal(mine, origin)
         )
-        return Encoded(own, self.passage.b if same else self.passage.shift(mine, origin))
+        shift = self.passage.b if same else self.passage.shift(mine, origin)
+        return Encoded(own, None if shift is None else shift.to(device))
 
     def ask(self, question: Question, x: Tensor, s: Tensor, condition: Encoded) -> Tensor:
         """eps_hat or eps_hat - a_hat at x_s (B', H, A or more with padding); zeros where it has no say."""

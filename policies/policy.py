@@ -16,7 +16,7 @@ from ..data.spec import Spec
 from ..data.windows import Batch
 from ..training.checkpoint import Source
 from .guidance import ChunkGuide, Pull
-from .path import widened
+from .padding import padded
 from .sampling import DrawOptions, OwnSampler, SamplerConfig, Trace, generate
 
 
@@ -301,13 +301,5 @@ class GenerativePolicy(Policy):
         width = self.path_width
         if width == shape[-1]:
             return generate(self, condition, shape, sampler, **options)
-        options["generator"] = generator = options.get("generator") or torch.Generator().manual_seed(0)
-        noise, prefix, pull = options.get("noise"), options.get("prefix"), options.get("pull")
-        if noise is not None and noise.shape[-1] < width:
-            missing = (*noise.shape[:-1], width - noise.shape[-1])
-            rest = torch.randn(missing, generator=generator, device=generator.device)
-            options["noise"] = torch.cat([noise, rest.to(noise)], dim=-1)
-        options["prefix"] = None if prefix is None else widened(prefix, width)
-        options["pull"] = None if pull is None else pull.widened(width)
-        drawn = generate(self, condition, (*shape[:-1], width), sampler, **options)
+        drawn = generate(self, condition, (*shape[:-1], width), sampler, **padded(options, width))
         return drawn[..., : shape[-1]]

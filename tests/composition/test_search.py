@@ -177,13 +177,17 @@ def test_the_programme_is_solved_exactly(gram: np.ndarray, weights: tuple[float,
     assert simplex_minimum(gram) == pytest.approx(weights, abs=1e-4)
 
 
-@pytest.mark.parametrize(("other", "weight"), [(0.5, 0.5), (0.7, 0.6622), (1.0, 0.8)])
-def test_the_denoising_prior_of_two_sensors(gaussian: Callable, other: float, weight: float) -> None:
+@pytest.mark.parametrize(
+    ("first", "other", "weight"), [(0.5, 0.5, 0.5), (0.5, 0.7, 0.6622), (0.5, 1.0, 0.8), (0.4, 1.2, 0.9)]
+)
+def test_the_denoising_prior_of_two_sensors(
+    gaussian: Callable, first: float, other: float, weight: float
+) -> None:
     """Members see a* + s_i n, and know their own posterior: w_A = s_B^2 / (s_A^2 + s_B^2)."""
     generator = np.random.default_rng(0)
     target = generator.normal(size=(40_000, 1))
     readings = {
-        "a": target + 0.5 * generator.normal(size=target.shape),
+        "a": target + first * generator.normal(size=target.shape),
         "b": target + other * generator.normal(size=target.shape),
     }
     spec = Spec(observation={k: Field(shape=(1,)) for k in readings}, action=Field(shape=(1,)), control_hz=10)
@@ -193,7 +197,7 @@ def test_the_denoising_prior_of_two_sensors(gaussian: Callable, other: float, we
         action=target.astype(np.float32),
         ends=np.array([len(target)]),
     )
-    members = [sensor(gaussian, key, spread) for key, spread in (("a", 0.5), ("b", other))]
+    members = [sensor(gaussian, key, spread) for key, spread in (("a", first), ("b", other))]
     found = denoising_weights(compose(members), episodes, count=40_000)
     assert found[0] == pytest.approx(weight, abs=0.03)
 
