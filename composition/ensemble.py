@@ -50,6 +50,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
         ledger: calls and seconds per member and stage.
         faults: how often each member failed and the others went on.
         fallback: `others` lets a chunk be drawn without a member that fails; `none` raises.
+        width: W, numbers per action that noise is carried for: A, or more where members pad.
         cover: (M, H, W) bool, which numbers each member answers for; None where all answer for all.
     """
 
@@ -104,7 +105,7 @@ class Ensemble(OffsetActions, GenerativePolicy):
 
     @property
     def path_width(self) -> int:
-        """Numbers per action that noise is carried for."""
+        """W, see `width`."""
         return self.width
 
     @property

@@ -64,7 +64,7 @@ class Joint:
 
 
 class Team:
-    """Members whose networks can be stacked.
+    """Members whose networks can be stacked; the weights are then held twice.
 
     Attributes:
         numbers: their places in the composition.
@@ -108,7 +108,7 @@ def teams(members: Sequence[Member]) -> list[Team]:
 def _kind(member: Member) -> Any:
     """Equal for members that can be stacked: same family, shapes and noise levels; None for those that cannot."""
     policy = member.policy
-    if type(policy) not in _FAMILIES or not isinstance(policy.trunk, ResidualMLP):
+    if type(policy) not in _FAMILIES or type(policy.trunk) is not ResidualMLP:
         return None
     asked = [part.name for part in fields(policy.config) if part.name not in _UNASKED]
     settings = tuple(getattr(policy.config, name) for name in asked)

@@ -26,7 +26,6 @@ from sensorimotor.policies.mlp import MLPConfig, ResidualMLP
 from sensorimotor.policies.network import NetworkConfig
 from sensorimotor.policies.policy import GenerativePolicy
 from sensorimotor.policies.sampling import DDIM, DDPM, DPMSolver, FlowEuler, FlowHeun
-from sensorimotor.policies.stacked_mlp import StackedMLP
 from sensorimotor.policies.unet import UNetConfig
 
 CHUNK = ChunkConfig(observation_steps=2, horizon=4, execute=2)
@@ -62,21 +61,6 @@ def assert_same(
     assert policy.teams
     found, expected = (p.sample(seen, samples=4, **options) for p in (policy, alone(policy)))
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("modulation", [False, True])
-@pytest.mark.parametrize("rows", [1, 7])
-def test_a_stack_answers_as_its_networks_do(modulation: bool, rows: int) -> None:
-    config = replace(TINY, modulation=modulation, dropout=0.2)
-    networks = [network(replace(FLOW, trunk=config), seed).trunk for seed in range(3)]
-    x, condition = torch.randn(3, rows, 4, 2), torch.randn(3, rows, 2, 2)
-    stack = StackedMLP(networks)
-    for step in (torch.tensor(300.0), 1000 * torch.rand(rows)):
-        steps = step if step.ndim == 0 else step.repeat(3)
-        with torch.no_grad():
-            found = stack(x.flatten(0, 1), steps, condition.flatten(0, 1)).unflatten(0, (3, rows))
-            expected = torch.stack([n(a, step, c) for n, a, c in zip(networks, x, condition, strict=True)])
-        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -209,8 +193,10 @@ def test_members_of_unlike_precision_are_asked_one_by_one() -> None:
             return super().forward(x.double(), step, condition.double()).float()
 
     members = [network(seed=seed) for seed in range(2)]
-    members[1].trunk.double().__class__ = Precise
     policy = compose(members)
+    assert policy.teams
+    members[1].trunk.double().__class__ = Precise
+    assert not compose(members).teams
     torch.testing.assert_close(policy.sample(SEEN), alone(policy).sample(SEEN), atol=0, rtol=0)
 
 
