@@ -43,8 +43,8 @@ def test_a_stack_can_be_differentiated_in_its_chunks_and_holds_copies() -> None:
     stack, step = StackedMLP(made), torch.tensor(5.0)
     x, condition = torch.randn(2, 4, 2, requires_grad=True), torch.randn(2, 2, 3)
     (found,) = torch.autograd.grad(stack(x, step, condition).square().sum(), x)
-    total = sum(n(x[i : i + 1], step, condition[i : i + 1]).square().sum() for i, n in enumerate(made))
-    (expected,) = torch.autograd.grad(total, x)
+    each = [n(x[i : i + 1], step, condition[i : i + 1]) for i, n in enumerate(made)]
+    (expected,) = torch.autograd.grad(torch.cat(each).square().sum(), x)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert not list(stack.parameters())
     before = stack(x, step, condition)
