@@ -84,8 +84,10 @@ class SpreadMeter:
             values: (..., K), -inf for candidates without a value.
             chosen: (...) what was taken.
         """
-        actions = scored.detach().double().cpu().flatten(0, -4).flatten(1, 2)  # (decisions, K n, A)
         grouped = scored.detach().double().cpu().flatten(0, -4)
+        if len(grouped) == 0:
+            return
+        actions = grouped.flatten(1, 2)  # (decisions, K n, A)
         worth = values.detach().double().cpu().flatten(0, -2)
         sums = (
             grouped.var(dim=1).mean(dim=1).sum(dim=0),
