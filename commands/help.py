@@ -46,7 +46,7 @@ VERBS: Mapping[str, Verb] = {
             "experiment": "push_t, push_t_pixels, push_t_language, push_t_human, push_t_human_published, lift, can, square, "
             "recordings (push_t)",
             "policy": "flow, diffusion, flow_transformer, diffusion_transformer, flow_mlp, flow_points, flow_pixels, "
-            "diffusion_pixels, flow_arm, flow_arm_pixels, diffusion_arm, ebt, ebt_points, streaming, streaming_points, vla_tiny, "
+            "diffusion_points, diffusion_pixels, flow_arm, flow_arm_pixels, diffusion_arm, ebt, ebt_points, streaming, streaming_points, vla_tiny, "
             "vla_push_t, regressor, nearest, diffusion_unet_published, diffusion_transformer_published, ebt_published, robomimic_bc, "
             "robomimic_bc_rnn_gmm, robomimic_bc_transformer; with policy.teacher=runs/... also consistency, "
             "consistency_points, reflow, reflow_points (as the experiment says)",

@@ -127,6 +127,14 @@ PRESETS: Mapping[str, Preset] = {
     "flow_mlp": Preset(policy=_FLOW_MLP, training=_FAST | {"steps": 6000}),
     # The same where `environment` is a list of points of one body, in the space of the action.
     "flow_points": Preset(policy=_FLOW_POINTS, training=_FAST | {"steps": 8000}),
+    # The same with a diffusion process; actions are scaled as there, so that the two compose. Four standard deviations
+    # bound what is predicted.
+    "diffusion_points": Preset(
+        policy=DiffusionConfig(
+            **_FLOW_POINTS.shared(), prediction="v_prediction", clip=4.0, sampler=_FLOW_POINTS.sampler
+        ),
+        training=_FAST | {"steps": 8000},
+    ),
     # Students of a trained policy with the same features, which policy.teacher=runs/... names.
     "consistency": Preset(policy=ConsistencyConfig(trunk=_SMALL_UNET), training=_SMALL),
     "consistency_points": Preset(
