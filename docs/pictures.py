@@ -18,6 +18,7 @@ PICTURES = ("candidates.png", "weight_curve.png")
 
 
 def main(folder: Path) -> None:
+    """Run the page in a folder and keep its pictures."""
     page = (DOCS / "composition.md").read_text()
     with tempfile.TemporaryDirectory() as place:
         script = Path(place) / "composition.py"
