@@ -1,7 +1,7 @@
-"""What composing costs: a composition against its members alone, members asked in one go, and K candidates against one.
+"""What composing costs: a composition against its members alone, members asked in one go, and a choice among K candidates.
 
 Everything is timed in turns in one process, on one thread, in processor time, which other programs on the machine disturb
-least; ratios are of calls made in the same round. All members draw by the same ten DDIM steps. Networks have fresh
+least (but two threads in time on the wall); ratios are of calls made in the same round. All members draw by the same ten DDIM steps. Networks have fresh
 weights: none are needed to time them.
 
 Usage: python benchmarks/composition_cost.py [--rounds 20]
@@ -10,7 +10,9 @@ Usage: python benchmarks/composition_cost.py [--rounds 20]
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from record import record
 
 from sensorimotor.composition.composed import ComposedPolicy, compose
+from sensorimotor.composition.reranked import rerank
 from sensorimotor.data.normalizer import Normalizer
 from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.chunk import ChunkConfig
@@ -25,8 +28,13 @@ from sensorimotor.policies.factory import build_policy
 from sensorimotor.policies.mlp import MLPConfig
 from sensorimotor.policies.presets import preset
 from sensorimotor.policies.sampling import DDIM
+from sensorimotor.policies.unet import UNetConfig
+from sensorimotor.rl.critic import Critic
+from sensorimotor.rl.factory import build_critic
+from sensorimotor.rl.presets import CRITICS
 
 OBSERVED = {"state": 2, "environment": 18}  # PushT's twenty numbers
+CAMERA = "image.top"
 CHUNK, SAMPLER = ChunkConfig(start=-1), DDIM(steps=10, clip=None)
 CANDIDATES = (1, 10, 50)
 PAPER = {10: 1.28, 50: 1.59}  # V-GPS, arXiv 2410.13816, an Octo policy on a GPU, the choice by value included
@@ -45,52 +53,90 @@ MANY = {
     "published U-Net": ("diffusion_unet_published", {}),
     "small U-Net (diffusion)": ("diffusion", {}),
     "MLP 512 x 3 (flow_points)": ("flow_points", {}),
+    "one camera and a small U-Net": ("flow_pixels", {"trunk": UNetConfig(channels=(64, 128), step_width=64)}),
+    "one camera and an MLP (flow_pixels)": ("flow_pixels", {}),
 }
+PAIRS = [("published U-Net", "small U-Net"), ("small U-Net", "transformer"), ("small U-Net", "residual MLP")]
 Call = Callable[[], Any]
 
 
-def make(name: str, changes: Mapping[str, Any], seed: int = 0) -> Any:
-    """A preset's policy for PushT's numbers, with an identity normaliser."""
+def push_t() -> tuple[Spec, Normalizer]:
+    """PushT's numbers and a camera, with an identity normaliser."""
     fields = {key: Field(shape=(width,)) for key, width in OBSERVED.items()}
+    fields[CAMERA] = Field(shape=(96, 96, 3), dtype="uint8")
     spec = Spec(observation=fields, action=Field(shape=(2,)), control_hz=10)
     widths = OBSERVED | {"action": 2}
-    normalizer = Normalizer({key: (torch.zeros(w), torch.ones(w)) for key, w in widths.items()})
-    config: Any = replace(preset(name).policy, chunk=CHUNK, **changes)
-    policy = build_policy(config, CHUNK.apply(spec), normalizer, seed=seed).eval()
-    return policy.requires_grad_(False)
+    return spec, Normalizer({key: (torch.zeros(w), torch.ones(w)) for key, w in widths.items()})
+
+
+def make(name: str, changes: Mapping[str, Any], seed: int = 0) -> Any:
+    """A preset's policy."""
+    spec, normalizer = push_t()
+    config: Any = preset(name).policy
+    seen = (CAMERA, "state") if name.endswith("pixels") else tuple(OBSERVED)
+    chunk = replace(CHUNK, observation=seen)
+    config = replace(config, chunk=chunk, **changes)
+    return build_policy(config, chunk.apply(spec), normalizer, seed=seed).eval().requires_grad_(False)
+
+
+def make_critic() -> Critic:
+    """A critic of the next eight actions, of the preset's size."""
+    spec, normalizer = push_t()
+    config = CRITICS["cal_ql_points"].critic
+    chunk = replace(config.chunk, observation=tuple(OBSERVED), horizon=8)
+    return build_critic(replace(config, chunk=chunk), chunk.apply(spec), normalizer).requires_grad_(False)
+
+
+def look() -> dict[str, torch.Tensor]:
+    """One observation."""
+    observation = {key: torch.rand(1, CHUNK.observation_steps, width) for key, width in OBSERVED.items()}
+    frames = torch.randint(256, (1, CHUNK.observation_steps, 96, 96, 3), dtype=torch.uint8)
+    return observation | {CAMERA: frames}
 
 
 def call(policy: Any, samples: int = 1) -> Call:
     """Draw a chunk."""
-    observation = {key: torch.rand(1, CHUNK.observation_steps, width) for key, width in OBSERVED.items()}
+    observation = look()
     return lambda: policy.sample(observation, samples=samples, sampler=SAMPLER)
 
 
-def in_turn(policies: Sequence[Any]) -> Call:
-    """Ask policies at ten levels in turn and do nothing with their answers: what no mixing could undercut."""
-    observation = {key: torch.rand(1, CHUNK.observation_steps, width) for key, width in OBSERVED.items()}
+def in_turn(policies: Sequence[Any], helper: Executor | None = None) -> Call:
+    """Ask policies at ten levels and do nothing with their answers: what no mixing could undercut.
+
+    In turn; or the first of them in a helper's thread, while the others are asked.
+    """
+    observation = look()
     x, levels = torch.randn(1, CHUNK.horizon, 2), torch.linspace(0.9, 0.05, SAMPLER.steps)
 
     @torch.no_grad()
-    def ask() -> None:
+    def ask(policy: Any, s: torch.Tensor, condition: Any) -> None:
+        policy.predict_noise(x, s, condition)
+
+    def draw() -> None:
         known = [policy.encode(observation) for policy in policies]
         for s in levels:
-            for policy, condition in zip(policies, known, strict=True):
-                policy.predict_noise(x, s, condition)
+            asked = list(zip(policies, known, strict=True))
+            aside = [] if helper is None else [helper.submit(ask, asked[0][0], s, asked[0][1])]
+            for policy, condition in asked[len(aside) :]:
+                ask(policy, s, condition)
+            for future in aside:
+                future.result()
 
-    return ask
+    return draw
 
 
-def take_turns(contenders: Mapping[str, Call], rounds: int) -> dict[str, np.ndarray]:
+def take_turns(
+    contenders: Mapping[str, Call], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, np.ndarray]:
     """Milliseconds of each contender in each round, after one round that does not count; the order rotates."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for i in range(rounds + 1):
         for name in names[i % len(names) :] + names[: i % len(names)]:
-            began = time.process_time()
+            began = clock()
             contenders[name]()
             if i:
-                times[name].append(1e3 * (time.process_time() - began))
+                times[name].append(1e3 * (clock() - began))
     return {name: np.array(found) for name, found in times.items()}
 
 
@@ -146,13 +192,37 @@ def _alike(members: Sequence[Any], samples: int, rounds: int) -> dict[str, Any]:
 
 
 def many(rounds: int) -> dict[str, Any]:
-    """K candidates per chunk against one, the observation encoded once for all."""
-    result = {}
+    """A critic's choice among K candidates against one chunk, the observation encoded once for all candidates."""
+    result, critic, observation = {}, make_critic(), look()
     for label, which in MANY.items():
-        policy = make(*which)
-        times = take_turns({str(k): call(policy, k) for k in CANDIDATES}, rounds)
-        for k in CANDIDATES:
-            result[f"{label}, K = {k}"] = {"ms": times[str(k)], "ratio": times[str(k)] / times["1"], "k": k}
+        policy = compose([make(*which)], sampler=SAMPLER)
+        choices = {k: rerank(policy, critic, samples=k) for k in CANDIDATES}
+        contenders = {str(k): partial(choice.sample, observation) for k, choice in choices.items()}
+        times = take_turns(contenders, rounds)
+        for k, choice in choices.items():
+            seconds = {who: entry.seconds for (who, _), entry in choice.ledger.entries.items()}
+            result[f"{label}, K = {k}"] = {
+                "ms": times[str(k)],
+                "ratio": times[str(k)] / times["1"],
+                "critic": np.array([seconds.get("critic", 0.0) / sum(seconds.values())]),
+                "k": k,
+            }
+    return result
+
+
+def threads(rounds: int) -> dict[str, Any]:
+    """Two members side by side, a thread and a core each, against one after the other, in time on the wall."""
+    result = {}
+    with ThreadPoolExecutor(1) as helper:
+        for names in PAIRS:
+            members = [make(*MIXED[name]) for name in names]
+            contenders = {"turn": in_turn(members), "beside": in_turn(members, helper)}
+            times = take_turns(contenders, rounds, time.perf_counter)
+            result[" beside ".join(names)] = {
+                "ms": times["beside"],
+                "ratio": times["beside"] / times["turn"],
+                "threads": 2,
+            }
     return result
 
 
@@ -170,7 +240,11 @@ def remark(each: Mapping[str, Any]) -> str:
         return f"{np.median(each['turn']):.2f} of asking them in turn"
     if "apart" in each:
         return f"one by one {np.median(each['apart']):.2f}"
-    return f"V-GPS's {PAPER[each['k']]}" if each.get("k") in PAPER else ""
+    if "threads" in each:
+        return "two threads, time on the wall"
+    if each["k"] == 1:
+        return ""
+    return f"V-GPS's {PAPER[each['k']]}; {100 * each['critic'].item():.0f} % of it the critic's"
 
 
 def main() -> None:
@@ -185,6 +259,7 @@ def main() -> None:
         "mixed": mixed(options.rounds),
         "alike": alike(options.rounds),
         "many": many(max(3, options.rounds // 3)),
+        "threads": threads(options.rounds),
     }
     large, middling = (
         max(
@@ -203,6 +278,7 @@ def main() -> None:
             *rows(parts["mixed"], "of the sum"),
             *rows(parts["alike"], "of the sum"),
             *rows(parts["many"], "of one chunk"),
+            *rows(parts["threads"], "of one thread"),
         ],
         headline=f"{large:.2f} of the members' sum with the published U-Net among them, {middling:.2f} without; "
         f"two tiny members asked in one go {tiny:.2f}",
@@ -210,13 +286,14 @@ def main() -> None:
             f"processor time on one thread, medians of {options.rounds} rounds ({max(3, options.rounds // 3)} of many "
             "chunks) with quartiles; ten DDIM steps, batch 1",
             "the sum: every member alone draws its chunk by the same sampler, in the same round",
-            "asking them in turn: the same answers and nothing made of them; a member alone keeps its weights in the "
+            "asking them in turn: the same answers and nothing made of them. A member alone keeps its weights in the "
             "processor's caches for ten steps, members in turn push each other out",
-            "V-GPS's ratios are of another policy on a GPU, the value's choice included",
+            "V-GPS's ratios are of another policy on a GPU; K candidates are K times the arithmetic, which one core has no "
+            "room for",
         ],
         data={
             part: {
-                label: {k: v.round(3).tolist() for k, v in each.items() if k != "k"}
+                label: {k: v.round(3).tolist() for k, v in each.items() if k not in ("k", "threads")}
                 for label, each in found.items()
             }
             for part, found in parts.items()
