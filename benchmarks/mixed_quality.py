@@ -9,7 +9,6 @@ of success alone. Every number is of starts and demonstrations that nothing was 
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from record import record
 from torch import Tensor, nn
 
+from sensorimotor.composition.reranked import rerank
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.intervals import mean_interval
 from sensorimotor.data.normalizer import Normalizer
@@ -182,35 +183,33 @@ class Mixture(Policy):
             return self.normalizer.unnormalize("action", x)[:, :, None]
 
 
-def choose(actions: Tensor, values: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-    """One of K actions (B, K, ...) per row: the best, or drawn from the softmax of values over the temperature."""
-    if temperature == 0:
-        number = values.argmax(dim=1)
-    else:
-        number = torch.multinomial((values / temperature).softmax(dim=1), 1, generator=generator)[:, 0]
-    return actions[torch.arange(len(actions)), number]
+class Blind(Critic):
+    """All actions are worth the same to it: choosing by it is random choice."""
+
+    def value(self, observation: Mapping[str, Any], actions: Tensor) -> Tensor:
+        """Zeros (B, K)."""
+        return torch.zeros(actions.shape[:2])
 
 
-def plain(policy: Policy) -> Act:
+class Misled(Critic):
+    """A critic that is told of another corner."""
+
+    def __init__(self, critic: Critic) -> None:
+        super().__init__(critic.spec)
+        self.critic = critic
+
+    def value(self, observation: Mapping[str, Any], actions: Tensor) -> Tensor:
+        """Values (B, K) for the wrong corner."""
+        other = [TEXTS[(TEXTS.index(text) + 1) % 4] for text in observation["instruction"]]
+        return self.critic.value({**observation, "instruction": other}, actions)
+
+
+def sampled(policy: Policy) -> Act:
     return lambda observation, generator: policy.sample(observation, generator=generator)[:, 0, 0]
 
 
-def reranked(
-    policy: Policy, critic: Critic | None, count: int, temperature: float, *, swapped: bool = False
-) -> Act:
-    """Choose among samples of the policy; without a critic, at random; `swapped` tells it of another corner."""
-
-    def act(observation: dict[str, Any], generator: torch.Generator) -> Tensor:
-        actions = policy.sample(observation, samples=count, generator=generator)
-        shown = observation
-        if swapped:
-            other = [TEXTS[(TEXTS.index(text) + 1) % 4] for text in observation["instruction"]]
-            shown = {**observation, "instruction": other}
-        with torch.no_grad():
-            values = torch.zeros(actions.shape[:2]) if critic is None else critic.value(shown, actions)
-        return choose(actions, values, temperature, generator)[:, 0]
-
-    return act
+def reranked(policy: Policy, critic: Critic, count: int, temperature: float) -> Act:
+    return sampled(rerank(policy, critic, samples=count, temperature=temperature))
 
 
 def actor_of(critic: OfflineCritic) -> Act:
@@ -250,14 +249,14 @@ def one_seed(seed: int, episodes: int) -> tuple[dict[str, float], dict[str, dict
         critics[name] = critic = make_critic(config, demonstrations, seed=seed)
         health[name] = fitted(critic, make_transitions(critic, demonstrations), seed, training)
     ways: dict[str, Act] = {
-        "the policy alone": plain(policy),
-        "random choice, K = 10": reranked(policy, None, 10, 1.0),
+        "the policy alone": sampled(policy),
+        "random choice, K = 10": reranked(policy, Blind(spec), 10, 1.0),
     }
     for name, critic in critics.items():
         for count in (1, 10, 50):
             for beta in (0.0, 1.0) if count > 1 else (0.0,):
                 ways[f"{name}, K = {count}, beta {beta:g}"] = reranked(policy, critic, count, beta)
-        ways[f"{name}, told another corner, K = 10, beta 0"] = reranked(policy, critic, 10, 0.0, swapped=True)
+        ways[f"{name}, told another corner, K = 10, beta 0"] = reranked(policy, Misled(critic), 10, 0.0)
         ways[f"{name}, its actor alone"] = actor_of(critic)
     return {way: judge(act, episodes, 100_000 + seed) for way, act in ways.items()}, health
 
@@ -271,9 +270,6 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1000, help="starts of each")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sys.path.insert(0, str(Path(__file__).parent))
-    from record import record
-
     runs = [one_seed(options.first + seed, options.episodes) for seed in range(options.seeds)]
     results = {way: [success[way] for success, _ in runs] for way in runs[0][0]}
     rows = []
