@@ -113,7 +113,7 @@ def test_published_presets_are_the_published_numbers(
 def test_published_presets_have_the_published_size_on_push_t(
     name: str, expected: int, make_episodes: Callable
 ) -> None:
-    # The cards count a U-Net for 10 condition numbers and a transformer for 3 steps of 19 observed and 10 commanded
+    # Published counts are of a U-Net for 10 condition numbers and of a transformer for 3 steps of 19 observed and 10 commanded
     # numbers; PushT has 2 steps of 20 and 2 commanded.
     episodes = make_episodes(widths={"state": 2, "environment": 18})
     policy = make_policy(PRESETS[name].policy, episodes)

@@ -128,7 +128,7 @@ def test_every_critic_learns_from_its_loss(critic_and_data: tuple[OfflineCritic,
     assert not any(name.startswith("target.") for name in trained)
 
 
-def limits_of_the_card(q: Callable[[torch.Tensor], torch.Tensor]) -> OfflineCritic:
+def published_limits(q: Callable[[torch.Tensor], torch.Tensor]) -> OfflineCritic:
     """A critic with the range +-0.05 whose networks are replaced by a function of normalised actions."""
     spec = Spec(observation={"state": Field(shape=(1,))}, action=Field(shape=(1,)), control_hz=10)
     zero, one = torch.zeros(1), torch.ones(1)
@@ -145,7 +145,7 @@ def limits_of_the_card(q: Callable[[torch.Tensor], torch.Tensor]) -> OfflineCrit
 
 
 def test_actions_are_scaled_by_the_critics_own_range_and_clipped() -> None:
-    critic = limits_of_the_card(lambda c: torch.stack([-(c + 0.2).square()] * 2))
+    critic = published_limits(lambda c: torch.stack([-(c + 0.2).square()] * 2))
     policy_numbers = torch.tensor([-3.0, -1, 0, 0.5, 2.5])
     actions = (0.01 + 0.02 * policy_numbers).view(1, 5, 1, 1)
     observation = {"state": torch.zeros(1, 1, 1)}
@@ -159,7 +159,7 @@ def test_actions_are_scaled_by_the_critics_own_range_and_clipped() -> None:
 
 def test_the_least_critic_counts() -> None:
     values = torch.tensor([[[1.0, 5, 2]], [[4.0, 0, 3]]])
-    critic = limits_of_the_card(lambda c: values)
+    critic = published_limits(lambda c: values)
     chosen = critic.value({"state": torch.zeros(1, 1, 1)}, torch.zeros(1, 3, 1, 1))
     assert chosen.tolist() == [[1, 0, 2]]
 

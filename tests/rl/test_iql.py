@@ -15,7 +15,7 @@ def test_the_loss_is_least_at_the_expectile(tau: float, wanted: float) -> None:
     assert v.grad.abs() < 1e-6
 
 
-def test_the_loss_of_the_card() -> None:
+def test_the_loss_by_hand() -> None:
     assert expectile_loss(torch.tensor([1.0, -1.0]), 0.7).item() == pytest.approx(0.5)
 
 
