@@ -3,8 +3,8 @@
 Two data sets: the human demonstrations, all of which count as successes; and a mixed one, recorded from the flow policy that
 was trained on them with more or less noise on its actions, where it is known which episodes succeeded. On each, a policy
 (flow) and a critic (Cal-QL on chunks) are trained for their own processor time. The critic then picks among K candidates
-at temperature beta. What critics score and how long they train was settled on seeds 200000 and up; reported are seeds 100000
-and up.
+at temperature beta; with the human data also among those of a composition. What critics score and how long they train was
+settled on seeds 200000 and up; reported are seeds 100000 and up.
 
 Usage: python benchmarks/push_t_values.py [--data pusht_lowdim.npz] [--only human mixed]
 
@@ -12,7 +12,7 @@ What an earlier call has recorded, trained or played is not done again.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,10 @@ from sensorimotor.training.loop import train
 FAMILY = "flow"
 NOISES = (0.0, 15.0, 30.0, 60.0)  # px, of the commanded targets; a quarter of the mixed episodes each
 CORRELATION = 0.8  # of the noise, from one step to the next
+COMPOSED = "composition"
+PARTNER, WEIGHTS = "diffusion, v", (0.6, 0.4)  # as benchmarks/push_t_composition.py chose, flow first
 PICKS = [(10, 0.0), (10, 0.1), (10, 1.0), (50, 0.0), (50, 0.1), (50, 1.0)]  # K and beta
-SAMPLERS = {temperature: FlowEuler(steps=2, temperature=temperature) for temperature in (1.0, 0.5)}
+TEMPERATURES = (1.0, 0.5)
 
 
 def record_mixed(policy: Policy, episodes: int, file: Path) -> Episodes:
@@ -110,13 +112,13 @@ def fit_critic(episodes: Episodes, run: Path, *, steps: int, horizon: int) -> Cr
 
 def rows_of(
     data: str,
-    policy: GenerativePolicy,
+    ways: Mapping[str, GenerativePolicy],
     critic: Critic,
     task: PushTHuman,
     options: argparse.Namespace,
     run: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Success and score of every row about one data set."""
+    """Success and score of every row about one data set: each way to draw, alone and with every pick."""
 
     def played(label: str, make: Callable[[], Policy]) -> dict[str, Any]:
         file = run / f"{label}, {options.first} and {options.episodes - 1} more.json"
@@ -125,18 +127,14 @@ def rows_of(
             lambda: summary(evaluate(make(), task, episodes=options.episodes, first_seed=options.first)),
         )
 
-    def drawn(temperature: float) -> GenerativePolicy:
-        return compose([policy], sampler=SAMPLERS[temperature])
-
     found = {}
-    for temperature in SAMPLERS:
-        head = f"{data}, temperature {temperature}"
-        found[f"{head}, K 1"] = played(f"{head}, K 1", lambda t=temperature: drawn(t))
-        for samples, beta in PICKS:
-            label = f"{head}, K {samples}, beta {beta:g}"
+    for way, policy in ways.items():
+        head = f"{data}, {way}"
+        found[f"{head}, K 1"] = played(f"{head}, K 1", lambda p=policy: p)
+        for k, beta in PICKS[:1] if way == COMPOSED else PICKS:
+            label = f"{head}, K {k}, beta {beta:g}"
             found[label] = played(
-                label,
-                lambda t=temperature, k=samples, b=beta: rerank(drawn(t), critic, samples=k, temperature=b),
+                label, lambda p=policy, k=k, b=beta: rerank(p, critic, samples=k, temperature=b)
             )
     return found
 
@@ -178,9 +176,18 @@ def main() -> None:
         fit_for(FAMILIES[FAMILY].config, episodes, options.minutes, run)
         critic_run = folder / f"cal_ql_{name}_{options.horizon}_{options.critic_steps}"
         critic = fit_critic(episodes, critic_run, steps=options.critic_steps, horizon=options.horizon)
-        policy = load(run)
-        assert isinstance(policy, GenerativePolicy)
-        found |= rows_of(name, policy, critic, task, options, critic_run)
+        members = [load(run)]
+        ways = {
+            f"temperature {t}": compose(members, sampler=FlowEuler(steps=2, temperature=t))
+            for t in TEMPERATURES
+        }
+        if name == "human":
+            other = run_of(PARTNER, options.minutes, options.runs)
+            fit_for(FAMILIES[PARTNER].config, human, options.minutes, other)
+            ways[COMPOSED] = compose(
+                [*members, load(other)], WEIGHTS, sampler=FlowEuler(steps=10, temperature=0.5)
+            )
+        found |= rows_of(name, ways, critic, task, options, critic_run)
     for label, values in found.items():
         print(label, success(values), scores(values), f"{values['latency_ms']:.1f} ms")
     if options.only or options.first != 100_000:
@@ -193,7 +200,8 @@ def main() -> None:
         rows=[[label, success(values), scores(values)] for label, values in found.items()],
         headline=headline(found),
         notes=[
-            f"Seeds 100000 to {100_000 + options.episodes - 1}, 300 steps, 8 of 16 actions executed; flow, Euler in 2 steps.",
+            f"Seeds 100000 to {100_000 + options.episodes - 1}, 300 steps, 8 of 16 actions executed; flow, Euler in 2 steps. "
+            f"The composition: {WEIGHTS[0]:g} flow and {WEIGHTS[1]:g} diffusion, Euler in 10 steps at temperature 0.5.",
             f"Cal-QL on {options.horizon} actions at a time, {options.critic_steps:,} updates; one training seed, intervals are "
             "over episodes only.",
             f"Mixed: {options.recorded} episodes of the flow policy with noise of {', '.join(f'{n:g}' for n in NOISES)} px on its "
@@ -208,12 +216,15 @@ def headline(found: dict[str, dict[str, Any]]) -> str:
     def rate(label: str) -> str:
         return f"{100 * found[label]['success']['value']:.0f} %"
 
-    return "; ".join(
-        f"{name}: alone {rate(f'{name}, temperature 1.0, K 1')}, "
-        + ", ".join(
-            f"K = {k} {rate(f'{name}, temperature 1.0, K {k}, beta {b:g}')}" for k, b in PICKS if b == 0.0
+    return (
+        "; ".join(
+            f"{name}: alone {rate(f'{name}, temperature 1.0, K 1')}, "
+            + ", ".join(
+                f"K = {k} {rate(f'{name}, temperature 1.0, K {k}, beta {b:g}')}" for k, b in PICKS if b == 0.0
+            )
+            for name in ("human", "mixed")
         )
-        for name in ("human", "mixed")
+        + f"; a composition alone {rate(f'human, {COMPOSED}, K 1')}, the best of 10 {rate(f'human, {COMPOSED}, K 10, beta 0')}"
     )
 
 
