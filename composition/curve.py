@@ -96,6 +96,8 @@ def _mark_optimism(axis: "Axes", place: float, judged: Interval, optimism: float
             xytext=(-7, -9),
             fontsize=7.5,
             horizontalalignment="right",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+            zorder=4,
         )
 
 
