@@ -38,8 +38,9 @@ from .console import Screen
 from .judging import judge
 from .learning import load_lesson
 from .members import describe_members, names_of, task_of
+from .runs import CURVE, SELECTION
 
-TRIALS, SELECTION, CURVE = "trials.jsonl", "selection.json", "weight_curve.png"
+TRIALS = "trials.jsonl"
 
 
 def run(config: ComposeConfig, screen: Screen) -> int:
@@ -210,9 +211,11 @@ def _report(
         values = np.array([float(row[config.value]) for row in rows])
         trials.remember(weights, [row["seed"] for row in rows], values)
     report = report_selection(trials, choice, seeds)
-    write_json(folder / SELECTION, {"members": names, "value": config.value, **report.to_dict()})
+    lines = told(report, names, config.value)
+    facts = {"members": names, "value": config.value, "told": lines, **report.to_dict()}
+    write_json(folder / SELECTION, facts)
     weight_curve(report, names, folder / CURVE, value=config.value)
-    for line in told(report, names, config.value):
+    for line in lines:
         screen.say(line)
 
 

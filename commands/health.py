@@ -26,7 +26,7 @@ def say_health(folder: Path, screen: Screen) -> None:
 
 def health_section(run: Run) -> str:
     """How a critic's values stand against what they learn towards and what the data returned; empty for a policy."""
-    if not run.config.get("critic"):
+    if not run.trains_critic:
         return ""
     drawings = [
         charts.lines(

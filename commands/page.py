@@ -15,7 +15,7 @@ from . import charts
 from .console import duration
 from .health import health_section
 from .names import kind_name, milliseconds
-from .runs import Run
+from .runs import CURVE, Run
 from .style import CSS
 
 _VIDEO_LIMIT = 12  # embedded; the rest stays in the run folder
@@ -34,6 +34,7 @@ def render(run: Run, *, created: str, version: str) -> str:
         _header(run, created),
         _tiles(run),
         _comparison(run),
+        _selection(run),
         _videos(run),
         _side_by_side(_episodes(run), _latency(run)),
         _training(run),
@@ -58,8 +59,12 @@ def _side_by_side(*sections: str) -> str:
 
 def _title(run: Run) -> str:
     name = run.config.get("name") or run.folder.resolve().name
-    if critic := run.config.get("critic"):
-        return f"{name}: {kind_name(critic['kind'])} critic"
+    if "members" in run.config:
+        return f"{name}: composition of {len(run.config['members'])} policies"
+    if run.trains_critic:
+        return f"{name}: {kind_name(run.config['critic']['kind'])} critic"
+    if run.config.get("critic"):
+        return f"{name}: best of {run.config['samples']} candidates"
     policy = run.config.get("policy", {})
     words = [kind_name(part["kind"]) for part in (policy, policy.get("trunk", {})) if "kind" in part]
     return f"{name}: {' '.join(words)} policy" if words else str(name)
@@ -138,7 +143,7 @@ def _rank(evaluation: Mapping[str, Any]) -> tuple[float, float]:
 
 def _comparison(run: Run) -> str:
     rows = evaluated(run)
-    if not rows and run.config.get("critic"):
+    if not rows and run.trains_critic:
         return ""  # a critic acts only through a policy
     if not rows:
         return (
@@ -175,6 +180,16 @@ def _comparison(run: Run) -> str:
         "<th class='n'>score</th><th class='n'>95 %</th><th class='n'>latency</th></tr>"
         f"{cells}</table></div></div></section>"
     )
+
+
+def _selection(run: Run) -> str:
+    if not run.selection:
+        return ""
+    first, *others = run.selection["told"]
+    words = escape(f"{first[0].upper()}{first[1:]}; " + "; ".join(others) + ".")
+    picture = run.folder / CURVE
+    shown = f"<figure>{_embed(picture)}</figure>" if picture.is_file() else ""
+    return f"<section><h2>Weights</h2><p>{words}</p>{shown}</section>"
 
 
 def _videos(run: Run) -> str:

@@ -6,6 +6,7 @@ metrics.jsonl        one row per line
 checkpoints/         last, best
 evaluation.json      written by `eval` and at the end of `train`
 videos/              MP4 files of evaluated episodes
+selection.json       of `compose`: how weights were searched; weight_curve.png shows it
 """
 
 import json
@@ -21,6 +22,7 @@ from ..training.metrics import read_metrics
 
 EVALUATION = "evaluation.json"
 VIDEOS = "videos"
+SELECTION, CURVE = "selection.json", "weight_curve.png"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Run:
         metrics: rows of metrics.jsonl.
         evaluation: the content of evaluation.json.
         outcome: the content of outcome.json.
+        selection: the content of selection.json, where weights of a composition were searched.
     """
 
     folder: Path
@@ -42,6 +45,12 @@ class Run:
     metrics: list[dict[str, Any]] = field(default_factory=list)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     outcome: Mapping[str, Any] = field(default_factory=dict)
+    selection: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def trains_critic(self) -> bool:
+        """Whether it trained a critic; one that only uses a critic names its folder."""
+        return isinstance(self.config.get("critic"), Mapping)
 
 
 def read_run(folder: Path) -> Run:
@@ -59,6 +68,7 @@ def read_run(folder: Path) -> Run:
         metrics=read_metrics(folder),
         evaluation=_read_json(folder / EVALUATION),
         outcome=_read_json(folder / "outcome.json"),
+        selection=_read_json(folder / SELECTION),
     )
     if not (run.config or run.metrics or run.evaluation):
         raise DataError(

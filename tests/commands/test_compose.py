@@ -64,6 +64,11 @@ def test_weights_are_searched_reported_and_saved(command, runs, tmp_path: Path) 
     chosen = told["choice"]["weights"]
     opened = sensorimotor.load(out)
     assert [float(w) for w in opened.weights.values] == [w for w in chosen if w > 0]  # pyright: ignore
+    assert command("report", f"run={out}").code == 0
+    page = (out / "report.html").read_text()
+    assert "made: composition of 2 policies" in page
+    assert "the best of a selection looks about" in page
+    assert "<img alt='weight_curve' src='data:image/png;base64," in page
 
 
 def test_a_search_goes_on_and_is_never_overwritten(command, runs, tmp_path: Path) -> None:
@@ -148,6 +153,8 @@ def test_a_critic_picks_among_the_candidates_of_a_run(
     assert "times the policy alone" in done.out
     assert "candidates differ by" in done.out or "reranking cannot help" in done.out
     assert "the best of 3 candidates" in str(sensorimotor.load(out))
+    assert command("report", f"run={out}").code == 0
+    assert "made: best of 3 candidates" in (out / "report.html").read_text()
     wrong = command("rerank", f"policy={runs[0]}", f"critic={runs[1]}")
     assert wrong.code == 1
     assert "holds a policy" in wrong.err
