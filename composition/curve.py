@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.errors import ConfigError
 from ..data.files import atomic_file
 from ..data.intervals import Interval
+from ..data.plots import tidy
 from .selection import SelectionReport
 from .trials import Weights
 
@@ -50,7 +51,10 @@ def weight_curve(
     )
     _reported(right, report, names)
     for axis in (left, right):
-        _style(axis, percent=value == "success")
+        tidy(axis)
+        if value == "success":
+            formatter: Any = lambda v, _: f"{100 * v:.0f} %"  # noqa: E731
+            axis.yaxis.set_major_formatter(formatter)
     with atomic_file(Path(path)) as temporary:
         figure.savefig(temporary, format="png")
 
@@ -130,14 +134,3 @@ def _written(weights: Weights, names: Sequence[str]) -> str:
     if max(weights) == 1.0:
         return names[weights.index(1.0)]
     return " / ".join(f"{w:.2g}" for w in weights)
-
-
-def _style(axis: "Axes", *, percent: bool) -> None:
-    axis.tick_params(labelsize=8, length=2)
-    axis.grid(color="#e6e6e6", linewidth=0.6, axis="y")
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    if percent:
-        formatter: Any = lambda v, _: f"{100 * v:.0f} %"  # noqa: E731
-        axis.yaxis.set_major_formatter(formatter)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.errors import ConfigError
 from ..data.files import atomic_file
+from ..data.plots import tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +134,7 @@ def _plane(
     axis.set_aspect("equal", adjustable="box")
     if unit:
         axis.set_xlabel(unit, fontsize=8)
-    _style(axis)
+    tidy(axis)
 
 
 def _over_time(axis: "Axes", fan: Fan, row: int, shade: Any, *, first: bool, unit: str) -> None:
@@ -143,12 +144,4 @@ def _over_time(axis: "Axes", fan: Fan, row: int, shade: Any, *, first: bool, uni
         axis.plot(fan.chunks[fan.chosen].numpy(force=True)[:, row], color=_CHOSEN, linewidth=2.2)
     if first:
         axis.set_ylabel(f"[{row}]" + (f" ({unit})" if unit else ""), fontsize=8)
-    _style(axis)
-
-
-def _style(axis: "Axes") -> None:
-    axis.tick_params(labelsize=7, length=2)
-    axis.grid(color="#eceef1", linewidth=0.6)
-    axis.set_axisbelow(True)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
+    tidy(axis)

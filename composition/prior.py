@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..data.episodes import Episodes
 from ..data.errors import ConfigError
-from ..data.windows import Windows
 from ..policies.path import mix
 from .composed import ComposedPolicy
+from .demonstrated import demonstrated
 from .trials import Weights
 
 Array = NDArray[np.float64]
@@ -51,13 +51,8 @@ def error_gram(
 ) -> Array:
     """(M, M) mean products of the members' errors in the noise."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    windows = Windows(episodes, policy.spec)
-    index = torch.randint(len(windows), (count,), generator=generator)
-    batch = windows.batch(np.asarray(index)).to(policy.device)
+    known, action, noise = demonstrated(policy, episodes, count, generator)
     with torch.no_grad():
-        known = policy.encode(batch.observation)
-        action = policy.normalize_action(batch.action.float(), known)
-        noise = torch.randn(action.shape, generator=generator).to(action)
         s = (0.02 + 0.96 * torch.rand(count, generator=generator)).to(action)
         x = mix(action, noise, s)
         errors = torch.stack(

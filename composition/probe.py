@@ -9,15 +9,14 @@ answers, the truth is scattered around 1 times it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.episodes import Episodes
 from ..data.errors import ConfigError
-from ..data.windows import Windows
 from ..policies.path import mix, noise_from_velocity
 from ..policies.policy import GenerativePolicy, Policy
+from .demonstrated import demonstrated
 
 _LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)
 _UNIT = (0.05, 5.0)  # root mean square of normalised actions
@@ -91,13 +90,8 @@ def probe(
             f"{type(policy).__name__} has no answer at a noise level; rerank it instead of composing it"
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    windows = Windows(episodes, policy.spec)
-    index = torch.randint(len(windows), (count,), generator=generator)
-    batch = windows.batch(np.asarray(index)).to(policy.device)
+    known, action, noise = demonstrated(policy, episodes, count, generator)
     with torch.no_grad():
-        known = policy.encode(batch.observation)
-        action = policy.normalize_action(batch.action.float(), known)
-        noise = torch.randn(action.shape, generator=generator).to(action)
         problems = []
         rms = float(action.square().mean().sqrt())
         if not _UNIT[0] <= rms <= _UNIT[1]:

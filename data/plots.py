@@ -93,7 +93,7 @@ def _draw_element(
         axis.plot(seconds, values, color=color, linewidth=1.1, label=f"episode {episode}")
     label = f" {element_labels(field)[element]}" if field.size > 1 else ""
     axis.set_title(f"{key}{label}{_unit(field)}", fontsize=8.5, loc="left")
-    _style(axis)
+    tidy(axis)
 
 
 def _draw_plane(axis: "Axes", episodes: Episodes, chosen: Array) -> None:
@@ -109,10 +109,11 @@ def _draw_plane(axis: "Axes", episodes: Episodes, chosen: Array) -> None:
     axis.set_ylabel(f"action {y}{_unit(field)}", fontsize=8)
     axis.set_aspect("equal", adjustable="box", anchor="N")
     axis.margins(0.08)
-    _style(axis)
+    tidy(axis)
 
 
-def _style(axis: "Axes") -> None:
+def tidy(axis: "Axes") -> None:
+    """Small ticks, a faint grid, no frame."""
     axis.tick_params(labelsize=7, length=2)
     axis.grid(color="#e6e6e6", linewidth=0.6)
     axis.set_axisbelow(True)
