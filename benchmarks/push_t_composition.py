@@ -132,7 +132,9 @@ def operators(
     made["OR"] = lambda: superpose(members, "or", sampler=SDE)
     made["AND"] = lambda: superpose(members, "and", sampler=SDE)
     return {
-        name: kept(folder / f"{name}, {SDE.steps} steps.json", lambda make=make: play(make()))
+        name: kept(
+            folder / f"{name}, {SDE.steps} steps, {FOLLOWED} episodes.json", lambda make=make: play(make())
+        )
         for name, make in made.items()
     }
 
@@ -185,7 +187,7 @@ def main() -> None:
     found = operators({m: policies[m] for m in (_D, _F)}, task, seeds, folder)
     for name, values in found.items():
         rows.append(
-            [name, f"reverse SDE {SDE.steps}", "", "", "", "", success(values), "", "", scores(values)]
+            [name, f"reverse SDE {SDE.steps}", "", "", "", "", success(values), "", "", "", scores(values)]
         )
     data["operators"] = found
     if options.only:
@@ -202,6 +204,7 @@ def main() -> None:
             f"{options.minutes:g} processor minutes of training per member, one training seed; intervals are over episodes only.",
             "Gain: against the parent that was better in the selection, episode by episode. Optimism: how much the chosen "
             "weights looked better in the selection than they are, by resampling.",
+            weighing.AGREEMENT,
             "`flow, bar` sees two of the block's nine points.",
             "Weights that denoise best: on the demonstrations that members were trained on, without an episode.",
             "The last rows draw by the reverse diffusion at temperature 1, parents alone too: AND and OR need it; "
@@ -212,12 +215,21 @@ def main() -> None:
 
 
 def headline(verdicts: list[Any]) -> str:
+    """Of each sampler, how many sets beat their better parent, and which."""
     said = []
-    for members, label, words, report in verdicts:
-        if label.startswith("DDIM"):
-            continue
-        value = report.chosen_value.percent()
-        said.append(f"{' + '.join(members)} {words} ({value})")
+    for sampler in SAMPLERS:
+        found = [(members, report) for members, label, _, report in verdicts if label == sampler]
+        won = [
+            f"{' + '.join(members)} {report.chosen_value.percent()}, {100 * report.gain.value:+.1f} points "
+            f"[{100 * report.gain.low:+.1f}, {100 * report.gain.high:+.1f}]"
+            for members, report in found
+            if report.gain.low > 0
+        ]
+        best = [100 * report.chosen_value.value for _, report in found]
+        said.append(
+            f"{sampler}: {len(won)} of {len(found)} sets beat their better parent, chosen weights "
+            f"{min(best):.1f} to {max(best):.1f} %" + (f" ({'; '.join(won)})" if won else "")
+        )
     return "; ".join(said)
 
 

@@ -96,6 +96,7 @@ def main() -> None:
             f"{100_000 + options.episodes - 1}; 400 steps, 8 of 16 actions executed.",
             f"{options.steps:,} updates of 256 windows, one training seed; intervals are over episodes only.",
             "The demonstrator is a script; weights that denoise best are found on demonstrations no member has seen.",
+            weighing.AGREEMENT,
         ],
         data=data,
     )

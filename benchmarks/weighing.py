@@ -94,6 +94,7 @@ def row(study: Study, report: SelectionReport, prior: Weights, sampler: str) -> 
         report.chosen_value.percent(),
         _points(report.gain),
         f"{100 * report.optimism:.1f}",
+        f"{agreement(study):+.2f}",
         scores(study.played(report.choice.weights, study.seeds.telling())),
     ]
 
@@ -108,6 +109,7 @@ COLUMNS = [
     "success [95 %]",
     "gain over the best parent, points [95 %]",
     "optimism of the search, points",
+    "correlation of the parents' successes",
     "score [95 %]",
 ]
 
@@ -124,6 +126,18 @@ def data_of(study: Study, report: SelectionReport, prior: Weights) -> dict[str, 
             for weights in [*lone, report.choice.weights]
         },
     }
+
+
+AGREEMENT = (
+    "Correlation of the parents' successes, start by start: near 0 a failure is chance within an episode and no start that "
+    "members cannot do, so that they have little to teach each other; what a mixture can gain is less chance."
+)
+
+
+def agreement(study: Study) -> float:
+    """Mean correlation of success between parents on reporting seeds."""
+    alone = [_solved(study, i) for i in range(len(study.members))]
+    return float(np.corrcoef(alone)[np.triu_indices(len(alone), 1)].mean())
 
 
 def verdict(report: SelectionReport) -> str:
@@ -151,8 +165,16 @@ def success(found: Mapping[str, Any]) -> str:
 
 
 def _alone(study: Study, member: int) -> str:
+    return success(_played_alone(study, member))
+
+
+def _solved(study: Study, member: int) -> Array:
+    return np.array([char == "1" for char in _played_alone(study, member)["solved"]], dtype=float)
+
+
+def _played_alone(study: Study, member: int) -> dict[str, Any]:
     weights = tuple(float(i == member) for i in range(len(study.members)))
-    return success(study.played(weights, study.seeds.telling()))
+    return study.played(weights, study.seeds.telling())
 
 
 def _points(gain: Any) -> str:
