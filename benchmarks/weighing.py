@@ -137,7 +137,8 @@ AGREEMENT = (
 def agreement(study: Study) -> float:
     """Mean correlation of success between parents on reporting seeds."""
     alone = [_solved(study, i) for i in range(len(study.members))]
-    return float(np.corrcoef(alone)[np.triu_indices(len(alone), 1)].mean())
+    table = np.asarray(np.corrcoef(alone))
+    return float(table[np.triu_indices(len(alone), 1)].mean())
 
 
 def verdict(report: SelectionReport) -> str:
