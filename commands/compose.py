@@ -1,5 +1,6 @@
 """`sensorimotor compose`: from trained policies to one evaluated, saved composition."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any, assert_never
 
 import numpy as np
 
-from ..composition.bayesian import Bayesian, bayesian_search
+from ..composition.bayesian import Bayesian, bayesian_search, rounded
 from ..composition.composed import ComposedPolicy, compose
 from ..composition.curve import weight_curve
 from ..composition.ensemble import Ensemble
@@ -29,6 +30,7 @@ from ..data.errors import ConfigError, TrainingError
 from ..data.files import write_json
 from ..data.intervals import Interval
 from ..data.schema import to_mapping
+from ..policies.factory import COMPOSITION
 from ..policies.policy import Policy
 from ..sim.task import Task
 from ..sim.tasks import TaskConfig, make_task
@@ -41,6 +43,7 @@ from .members import describe_members, names_of, task_of
 from .runs import CURVE, SELECTION
 
 TRIALS = "trials.jsonl"
+_PARTS = 50  # weights to start from are rounded to multiples of 1 / 50
 
 
 def run(config: ComposeConfig, screen: Screen) -> int:
@@ -86,6 +89,8 @@ def _composed(
             made = _mix(config, members, config.weights)
             if config.weights is not None or len(members) == 1:
                 return made, None, None
+            # One sampler for all candidates, the parents among them.
+            config = replace(config, sampler=made.sampler)
             trials, choice = _search(config, members, made, task, demonstrations, folder, screen)
             return _mix(config, members, choice.weights), trials, choice
         case "or" | "and":
@@ -147,6 +152,7 @@ def _trials(
         ],
         "task": to_mapping(task),
         "sampler": None if config.sampler is None else to_mapping(config.sampler),
+        "fallback": config.fallback,
         "value": config.value,
     }
 
@@ -161,17 +167,22 @@ def _trials(
 
 
 def _identity(path: str, member: Policy) -> str:
-    """What a member is known by: its checkpoint, or else where it is."""
-    return path if member.source is None else member.source.checksum
+    """What a member is known by: its checkpoint, the file that says what it is composed of, or what a server says of it."""
+    if member.source is not None:
+        return member.source.checksum
+    file = Path(path) / COMPOSITION
+    told = file.read_bytes() if file.is_file() else member.spec.to_json().encode()
+    return f"{path} {hashlib.sha256(told).hexdigest()}"
 
 
 def _choose(config: ComposeConfig, trials: Trials, members: int, starts: list[Weights]) -> Choice:
     seeds = Seeds(selection=config.selection, reporting=config.episodes)
+    grid = list(dict.fromkeys([*simplex_grid(members, config.parts), *(rounded(w, _PARTS) for w in starts)]))
     match config.search:
         case "grid":
-            return grid_search(trials, simplex_grid(members, config.parts), seeds)
+            return grid_search(trials, grid, seeds)
         case "race":
-            return race(trials, simplex_grid(members, config.parts), seeds, Race())
+            return race(trials, grid, seeds, Race())
         case "bayesian":
             proposals = Bayesian(candidates=config.candidates)
             return bayesian_search(trials, members, seeds, proposals, starts=starts)

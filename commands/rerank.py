@@ -10,7 +10,7 @@ from ..configs.composing import RerankConfig
 from ..configs.train import EvaluationConfig
 from ..configs.typed import plain
 from ..data.errors import ConfigError
-from ..data.intervals import mean_interval
+from ..data.intervals import paired_interval
 from ..policies.policy import GenerativePolicy
 from ..rl.factory import load_critic
 from ..training.run import write_config
@@ -48,7 +48,7 @@ def run(config: RerankConfig, screen: Screen) -> int:
         [float(row["success"]) for row in result["per_episode"]]
         for result in (found["policy"], found["baselines"][0])
     )
-    gain = mean_interval([a - b for a, b in zip(own, alone, strict=True)])
+    gain = paired_interval(own, alone)
     screen.say(
         f"difference {100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}], the same starts"
     )

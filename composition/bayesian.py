@@ -56,9 +56,18 @@ def bayesian_search(
         starts: weights to try after the parents, such as those that denoise best.
 
     Raises:
-        ConfigError: if optuna is not installed.
+        ConfigError: if optuna is not installed, for fewer candidates than members, or starts that are no weights.
     """
     config = config or Bayesian()
+    if config.candidates < members:
+        raise ConfigError(
+            f"candidates must be at least the {members} members, each of which is tried alone, got {config.candidates}"
+        )
+    for start in starts:
+        if len(start) != members or min(start) < 0 or abs(sum(start) - 1) > 1e-6:
+            raise ConfigError(
+                f"a start needs {members} weights of at least 0 that sum to 1, got {tuple(start)}"
+            )
     tried: dict[Weights, float] = {}
     with _quiet_optuna() as optuna:
         study = optuna.create_study(

@@ -38,7 +38,15 @@ def denoising_weights(
         episodes: demonstrations that no member was trained on.
         count: windows, each at a noise level drawn evenly from s in 0.02..0.98.
         generator: of windows, levels and noise; a fresh one seeded with 0 if not given.
+
+    Raises:
+        ConfigError: if a member's weight is 0, if no number of an action is all members' business, if there are too many
+            members, or if one answers with numbers that are not finite.
     """
+    if policy.unused:
+        raise ConfigError(
+            f"{len(policy.unused)} members have weight 0 and are never asked; compose with all weights above 0 to weigh them"
+        )
     return simplex_minimum(error_gram(policy, episodes, count=count, generator=generator))
 
 
@@ -49,21 +57,34 @@ def error_gram(
     count: int = 1024,
     generator: torch.Generator | None = None,
 ) -> Array:
-    """(M, M) mean products of the members' errors in the noise."""
+    """(M, M) mean products of the members' errors in the noise, where all of them have a say."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     known, action, noise = demonstrated(policy, episodes, count, generator)
     with torch.no_grad():
         s = (0.02 + 0.96 * torch.rand(count, generator=generator)).to(action)
         x = mix(action, noise, s)
-        errors = torch.stack(
-            [policy.ask(i, "noise", x, s, known) - noise for i in range(len(policy.asked))]
-        ).flatten(1)
+        errors = torch.stack([policy.ask(i, "noise", x, s, known) - noise for i in range(len(policy.asked))])
+    if policy.cover is not None:
+        shared = policy.cover[..., : action.shape[-1]].all(dim=0)
+        if not shared.any():
+            raise ConfigError(
+                f"no number of an action is predicted by all of {policy.names}, so that nothing tells their weights"
+            )
+        errors = errors[:, :, shared]
+    errors = errors.flatten(1)
     return (errors @ errors.T / errors.shape[1]).double().cpu().numpy()
 
 
 def simplex_minimum(gram: Array) -> Weights:
-    """The w on the simplex with the smallest `w' G w`, exactly, for a positive semidefinite G (M, M)."""
+    """The w on the simplex with the smallest `w' G w`, exactly, for a positive semidefinite G (M, M).
+
+    Of several, the one on the fewest members, the first in their order.
+    """
     members = len(gram)
+    if not np.isfinite(gram).all():
+        raise ConfigError(
+            f"errors of members {np.flatnonzero(~np.isfinite(np.diag(gram))).tolist()} are not finite; see check_member"
+        )
     if members > _MOST:
         raise ConfigError(
             f"weights of {members} members are too many for an exact search; give at most {_MOST}"
@@ -83,12 +104,11 @@ def simplex_minimum(gram: Array) -> Weights:
 
 def _inside(gram: Array, support: Sequence[int]) -> Array | None:
     """The minimum over weights of these members that sum to 1, if none of them is negative."""
-    part = gram[np.ix_(support, support)]
-    solved = np.linalg.lstsq(part, np.ones(len(support)), rcond=1e-12)[0]
-    if abs(solved.sum()) < 1e-12:
-        return None
-    solved = solved / solved.sum()
-    if (solved < -1e-9).any():
+    count = len(support)
+    table = np.ones((count + 1, count + 1))  # of the minimum and the multiplier of the sum, by Lagrange
+    table[:count, :count], table[count, count] = gram[np.ix_(support, support)], 0.0
+    solved = np.linalg.lstsq(table, np.append(np.zeros(count), 1.0), rcond=1e-12)[0][:count]
+    if abs(solved.sum() - 1) > 1e-6 or (solved < -1e-9).any():
         return None
     w = np.zeros(len(gram))
     w[list(support)] = solved.clip(min=0.0)

@@ -143,18 +143,18 @@ class RerankedPolicy(Policy):
         finite = values.isfinite()
         if finite.all():
             return values
-        lost = ~finite.any(dim=1)
+        lost = ~finite.unflatten(1, (-1, self.samples)).any(dim=2)  # (B, samples)
         if lost.any() and self.fallback == "none":
             raise MemberError(
-                f"the critic ({type(self.critic).__name__}) gave no finite value to any of {values.shape[1]} candidates of "
-                f"observation {int(lost.nonzero()[0])}; train it again, or let fallback='first' take what the policy does",
+                f"the critic ({type(self.critic).__name__}) gave no finite value to any of {self.samples} candidates of "
+                f"observation {int(lost.nonzero()[0, 0])}; train it again, or let fallback='first' take what the policy does",
                 "critic",
             )
         self._say(
             "candidate", "the critic gave values that are not finite; these candidates are never chosen"
         )
         values = values.masked_fill(~finite, -math.inf)
-        return torch.where(lost[:, None], self._first(values), values)
+        return torch.where(lost.repeat_interleave(self.samples, dim=1), self._first(values), values)
 
     def _first(self, values: Tensor) -> Tensor:
         """Values that choose the first of every group of candidates."""

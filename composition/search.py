@@ -51,8 +51,23 @@ def parents(members: int) -> list[Weights]:
     return [tuple(float(i == j) for j in range(members)) for i in range(members)]
 
 
+def with_parents(candidates: Sequence[Weights]) -> list[Weights]:
+    """Candidates, each once, and the parents that are not among them.
+
+    Raises:
+        ConfigError: for none, or for weights of different numbers of members.
+    """
+    lengths = {len(weights) for weights in candidates}
+    if len(lengths) != 1:
+        raise ConfigError(
+            f"a search needs candidates of one number of members, got {sorted(lengths) or 'none'}; see simplex_grid"
+        )
+    return list(dict.fromkeys([*candidates, *parents(lengths.pop())]))
+
+
 def grid_search(trials: Trials, candidates: Sequence[Weights], seeds: Seeds) -> Choice:
-    """Play all candidates on all selection seeds."""
+    """Play all candidates, and the parents where these are not among them, on all selection seeds."""
+    candidates = with_parents(candidates)
     means = [float(trials.values(weights, seeds.choosing()).mean()) for weights in candidates]
     return _choice(candidates, means, [seeds.selection] * len(candidates))
 
@@ -81,9 +96,15 @@ def race(trials: Trials, candidates: Sequence[Weights], seeds: Seeds, config: Ra
 
     A candidate goes when the mean of its differences from the leader, episode by episode, lies below 0 by more than the
     empirical Bernstein bound (Maurer and Pontil, arXiv 0907.3740), at a level shared by all comparisons and rounds.
-    Values must lie in 0..1.
+    Values must lie in 0..1. Parents that are not among the candidates take part too.
+
+    Raises:
+        ConfigError: for no candidates, fewer than two selection episodes, or values outside 0..1.
     """
     config = config or Race()
+    candidates = with_parents(candidates)
+    if seeds.selection < 2:
+        raise ConfigError(f"a race needs at least 2 selection episodes, got {seeds.selection}")
     rounds = max(1, math.ceil(math.log2(max(1.0, seeds.selection / config.first)))) + 1
     level = (1 - config.confidence) / (rounds * max(1, len(candidates) - 1))
     alive, played = list(range(len(candidates))), {i: np.zeros(0) for i in range(len(candidates))}

@@ -105,7 +105,7 @@ class SpreadMeter:
         count = finite.sum(dim=1).clamp_min(1)
         filled = worth.masked_fill(~finite, 0.0)
         mean = filled.sum(dim=1) / count
-        variance = filled.square().sum(dim=1) / count - mean.square()
+        variance = (filled.square().sum(dim=1) - count * mean.square()) / (count - 1).clamp_min(1)
         best = worth.masked_fill(~finite, -torch.inf).amax(dim=1)
         best = torch.where(best.isfinite(), best, mean)
         self._values += torch.stack(

@@ -88,28 +88,48 @@ class Trials:
         if self.file is None:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as stream:  # one line per call: a cut last line loses that call only
-            stream.write(json.dumps(row) + "\n")
+        # One line per call: a cut last line loses that call only.
+        self._append_text(self.file, json.dumps(row) + "\n")
+
+    @staticmethod
+    def _append_text(file: Path, text: str) -> None:
+        with file.open("a") as stream:
+            stream.write(text)
 
     def _read(self, file: Path) -> None:
-        lines = file.read_text().split("\n")
+        text = file.read_text()
+        lines, stored = text.split("\n"), None
         for number, line in enumerate(lines, start=1):
             if not line:
                 continue
             try:
                 row: dict[str, Any] = json.loads(line)
                 if "identity" in row:
-                    self._compare(row["identity"], file)
+                    stored = dict(row["identity"])
                     continue
                 found = dict(zip(row["seeds"], row["values"], strict=True))
+                if not np.isfinite(list(found.values())).all():
+                    raise ValueError("values that are not finite")
                 self._known.setdefault(tuple(row["weights"]), {}).update(found)
             except (ValueError, KeyError, TypeError) as error:
                 if number == len(lines):  # without a line feed: cut while it was written
-                    file.write_text("\n".join(lines[:-1]) + "\n")
-                    return
+                    text = "".join(f"{kept}\n" for kept in lines[:-1])
+                    file.write_text(text)
+                    break
                 raise DataError(
                     f"{file}, line {number} is damaged ({error}); remove that line, and its episodes are played again"
                 ) from error
+        if text and not text.endswith("\n"):
+            self._append_text(file, "\n")
+        if stored is not None:
+            self._compare(stored, file)
+        elif self._identity is not None:
+            if self._known:
+                raise DataError(
+                    f"{file} does not say what its episodes are of; choose another file or folder, so that they are not "
+                    "taken for others"
+                )
+            self._append({"identity": self._identity})
 
     def _compare(self, stored: Mapping[str, Any], file: Path) -> None:
         """Raise unless the file's episodes are of what is played now."""

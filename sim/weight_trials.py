@@ -28,7 +28,7 @@ def play(
     """What plays episodes of `compose(members, weights)` for `Trials`.
 
     Every call with the same starts sees the same worlds and draws the same noise, so that weights are compared episode by
-    episode.
+    episode; other starts draw other noise.
 
     Args:
         members: as `compose` takes them.
@@ -42,7 +42,8 @@ def play(
     def roll_out(weights: Weights, seeds: Sequence[int]) -> Array:
         policy = compose(members, weights, sampler=sampler)
         played = [
-            evaluate(policy, task, episodes=len(run), first_seed=run.start) for run in consecutive(seeds)
+            evaluate(policy, task, episodes=len(run), first_seed=run.start, seed=run.start)
+            for run in consecutive(seeds)
         ]
         return np.concatenate(
             [(e.success if value == "success" else e.reward).astype(np.float64) for e in played]

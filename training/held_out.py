@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .noise import Noise
+from .offers import held_out_error
 from .order import held_out_slices
 from .source import BatchSource
 from .workers import Workers
@@ -36,7 +37,7 @@ def held_out_loss(
     seed: int,
     autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> float:
-    """Mean loss over the same windows with the same noise at every call.
+    """Mean loss over the same windows with the same noise at every call, or what the model offers in its place.
 
     Args:
         model: called as `model(batch, generator)`.
@@ -47,7 +48,7 @@ def held_out_loss(
         seed: of the run.
         autocast: precision of the forward pass.
     """
-    noise = Noise(workers.device)
+    noise, judged = Noise(workers.device), held_out_error(model)
     pieces = list(held_out_slices(len(source), limit, size, seed))
     weighted = torch.zeros(len(pieces), dtype=torch.float32, device=workers.device)
     with evaluation_mode(model):
@@ -56,5 +57,5 @@ def held_out_loss(
             noise.seed(piece)
             batch = source.batch(piece.index).to(workers.device)
             with autocast():
-                weighted[number] = model(batch, noise.generator) * len(piece.index)
+                weighted[number] = judged(batch, noise.generator) * len(piece.index)
     return math.fsum(workers.sum(weighted).tolist()) / sum(len(piece.index) for piece in pieces)

@@ -3,13 +3,16 @@
 - `after_update()`: called once after every update of the weights, e.g. to let a target network follow.
 - `health() -> Mapping[str, float]`: numbers about the newest update, which join the row of metrics. What they say must
   follow from that update alone, so that a resumed run writes the rows of an uninterrupted one.
+- `held_out_error(batch, generator) -> Tensor`: what held-out data is judged by where the loss is of no use for that, such as
+  one whose targets move; `checkpoints/best` is the least of it.
 - `rate_factors() -> Mapping[str, float]`: beginnings of parameter names, and what the learning rate of these parameters
   is multiplied by.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.errors import ConfigError
 
@@ -22,6 +25,11 @@ def after_update(model: nn.Module) -> None:
 def health(model: nn.Module) -> dict[str, float]:
     """What a model says about its newest update; often nothing."""
     return dict(_call(model, "health") or {})
+
+
+def held_out_error(model: nn.Module) -> Callable[..., Tensor]:
+    """What a model is judged by on held-out batches; often its loss."""
+    return getattr(model, "held_out_error", model)
 
 
 def rate_factor(model: nn.Module, name: str) -> float:

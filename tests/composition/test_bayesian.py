@@ -86,3 +86,13 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_searches_are_refused() -> None:
     with pytest.raises(ConfigError, match="candidates must be at least 1, got 0"):
         Bayesian(candidates=0)
+
+
+def test_starts_and_numbers_that_make_no_sense_are_refused() -> None:
+    pytest.importorskip("optuna")
+    trials = Trials(peak((0.5, 0.5)))
+    with pytest.raises(ConfigError, match=r"candidates must be at least the 3 members, .* got 2"):
+        bayesian_search(trials, 3, SEEDS, Bayesian(candidates=2))
+    for start in ((0.2, 0.3, 0.5), (2.0, -1.0), (0.2, 0.2)):
+        with pytest.raises(ConfigError, match="a start needs 2 weights of at least 0 that sum to 1"):
+            bayesian_search(trials, 2, SEEDS, starts=[start])

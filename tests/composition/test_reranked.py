@@ -243,6 +243,18 @@ def test_no_finite_value_at_all_is_refused_or_leaves_the_policy_alone() -> None:
         assert policy.sample(many(2)).flatten().tolist() == [10.0, 12.0]
 
 
+def test_a_group_of_candidates_without_a_value_is_refused_too() -> None:
+    def lost(actions: Tensor) -> Tensor:
+        return torch.tensor([[0.0, 1.0, torch.nan, torch.nan]])
+
+    candidates = fixed([10.0, 11.0, 12.0, 13.0])
+    with pytest.raises(MemberError, match="no finite value to any of 2 candidates of observation 0"):
+        rerank(candidates, Value(lost), samples=2).sample(SEEN, samples=2)
+    policy = rerank(candidates, Value(lost), samples=2, fallback="first")
+    with pytest.warns(UserWarning, match="not finite"):
+        assert policy.sample(SEEN, samples=2).flatten().tolist() == [11.0, 12.0]
+
+
 def test_a_critic_that_raises_is_named_or_passed_over_and_counted() -> None:
     def broken(actions: Tensor) -> Tensor:
         raise RuntimeError("out of memory")

@@ -10,7 +10,7 @@ import pytest
 
 from sensorimotor.composition.composed import compose
 from sensorimotor.composition.prior import denoising_weights, simplex_minimum
-from sensorimotor.composition.search import Race, grid_search, parents, race, simplex_grid
+from sensorimotor.composition.search import Choice, Race, grid_search, parents, race, simplex_grid
 from sensorimotor.composition.seeds import Seeds
 from sensorimotor.composition.selection import luck, optimism, report_selection
 from sensorimotor.composition.theory import MixtureError, sample_error_bounds
@@ -21,14 +21,15 @@ from sensorimotor.data.spec import Field, Spec
 
 
 class Coins:
-    """Episodes that succeed at a rate that depends on the first weight, the luck of a seed shared by all."""
+    """Episodes that succeed at a rate that depends on the first weight; the luck of a seed is shared by all weights, or not."""
 
-    def __init__(self, rate: Callable[[float], float]) -> None:
-        self.rate, self.played = rate, []
+    def __init__(self, rate: Callable[[float], float], *, shared: bool = True) -> None:
+        self.rate, self.shared, self.played = rate, shared, []
 
     def __call__(self, weights: Weights, seeds: Sequence[int]) -> np.ndarray:
         self.played.append((weights, list(seeds)))
-        draws = np.array([np.random.default_rng(seed).random() for seed in seeds])
+        own = [] if self.shared else [round(1000 * weights[0])]
+        draws = np.array([np.random.default_rng([seed, *own]).random() for seed in seeds])
         return (draws < self.rate(weights[0])).astype(float)
 
 
@@ -89,7 +90,7 @@ def test_a_race_finds_the_best_with_fewer_episodes() -> None:
 def test_a_race_hardly_ever_drops_the_best() -> None:
     lost = 0
     for study in range(40):
-        trials = Trials(Coins(lambda w: 0.55 if w == 0.5 else 0.45))
+        trials = Trials(Coins(lambda w: 0.55 if w == 0.5 else 0.45, shared=False))
         choice = race(
             trials,
             [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)],
@@ -98,6 +99,36 @@ def test_a_race_hardly_ever_drops_the_best() -> None:
         )
         lost += choice.counts[1] < max(choice.counts)
     assert lost <= 2
+
+
+def test_a_report_after_a_race_plays_no_selection_and_judges_by_who_was_left() -> None:
+    coins = Coins(lambda w: {0.0: 0.02, 1.0: 0.05}.get(w, 0.8))
+    trials, seeds = Trials(coins), Seeds(selection=320, reporting=50)
+    choice = race(trials, simplex_grid(2), seeds)
+    counts = dict(zip(choice.candidates, choice.counts, strict=True))
+    assert counts[0.0, 1.0] < 320  # both parents were dropped
+    assert counts[1.0, 0.0] < 320
+    coins.played.clear()
+    report = report_selection(trials, choice, seeds)
+    assert {s for _, played in coins.played for s in played} == set(seeds.telling())
+    assert report.parent == (1.0, 0.0)
+    assert report.spent == (choice.spent, 100)
+    left = [trials.values(w, seeds.choosing()) for w, n in counts.items() if n == 320]
+    assert report.optimism == optimism(left, 2000, np.random.default_rng(0))
+
+
+def test_parents_always_take_part() -> None:
+    for search in (grid_search, race):
+        choice = search(Trials(Coins(lambda w: w)), [(0.5, 0.5), (0.5, 0.5)], Seeds(selection=20))
+        assert choice.candidates == ((0.5, 0.5), (1.0, 0.0), (0.0, 1.0))
+        assert choice.weights == (1.0, 0.0)
+        with pytest.raises(ConfigError, match="candidates of one number of members, got none"):
+            search(Trials(Coins(lambda w: w)), [], Seeds())
+    with pytest.raises(ConfigError, match="at least 2 selection episodes, got 1"):
+        race(Trials(Coins(lambda w: w)), simplex_grid(2), Seeds(selection=1))
+    lone = Choice((0.5, 0.5), ((0.5, 0.5), (1.0, 0.0)), (0.5, 0.5), (4, 4), 8)
+    with pytest.raises(ConfigError, match=r"did not try \[\(0.0, 1.0\)\], one member alone"):
+        report_selection(Trials(Coins(lambda w: w)), lone, Seeds(selection=4))
 
 
 def test_a_race_refuses_values_it_cannot_bound() -> None:
@@ -135,6 +166,24 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
         Trials(lambda w, s: np.ones(len(s)), file)
 
 
+def test_a_journal_says_what_it_is_of(tmp_path: Path) -> None:
+    file, ones = tmp_path / "trials.jsonl", lambda w, s: np.ones(len(s))
+    file.write_text('{"identity": {"memb')  # cut while it was written
+    Trials(ones, file, identity={"member": "a"}).values((1.0,), [1])
+    with pytest.raises(
+        DataError, match="episodes of another search: member was 'a' there and is 'b' here; choose"
+    ):
+        Trials(ones, file, identity={"member": "b"})
+    file.write_text('{"weights": [1.0], "seeds": [1], "values": [0.0]}')  # whole, but for its line feed
+    with pytest.raises(DataError, match="does not say what its episodes are of"):
+        Trials(ones, file, identity={"member": "b"})
+    Trials(ones, file).values((1.0,), [2])
+    assert Trials(ones, file).values((1.0,), [1, 2]).tolist() == [0.0, 1.0]
+    file.write_text('{"weights": [1.0], "seeds": [1], "values": [NaN]}\n')
+    with pytest.raises(DataError, match=r"line 1 is damaged .values that are not finite"):
+        Trials(ones, file)
+
+
 def test_values_that_are_none_are_refused() -> None:
     with pytest.raises(DataError, match="1 of them not finite"):
         Trials(lambda w, s: np.array([1.0, np.nan])).values((1.0,), [1, 2])
@@ -158,6 +207,7 @@ def test_the_best_of_many_equals_looks_better_than_it_is() -> None:
     generator = np.random.default_rng(0)
     values = [generator.binomial(1, 0.6, 100).astype(float) for _ in range(11)]
     assert luck(0.6, values, 4000, np.random.default_rng(1)) == pytest.approx(0.078, abs=0.006)
+    assert np.isnan(luck(0.6, [v / 2 for v in values], 10, np.random.default_rng(1)))
     assert 0.03 < optimism(values, 2000, np.random.default_rng(1)) < 0.16
     certain = [np.full(50, 0.2), np.full(50, 0.9)]
     assert optimism(certain, 100, np.random.default_rng(1)) == pytest.approx(0.0)
@@ -171,6 +221,10 @@ def test_the_best_of_many_equals_looks_better_than_it_is() -> None:
         (np.array([[1.0, 2.0], [2.0, 5.0]]), (1.0, 0.0)),
         (np.diag([1.0, 2.0, 4.0]), (4 / 7, 2 / 7, 1 / 7)),
         (np.ones((3, 3)), (1.0, 0.0, 0.0)),
+        (np.zeros((2, 2)), (1.0, 0.0)),
+        (np.diag([0.0, 1.0]), (1.0, 0.0)),
+        (np.array([[1.0, -1.0], [-1.0, 1.0]]), (0.5, 0.5)),  # errors that cancel
+        (np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), (0.5, 0.5, 0.0)),
     ],
 )
 def test_the_programme_is_solved_exactly(gram: np.ndarray, weights: tuple[float, ...]) -> None:
@@ -200,6 +254,18 @@ def test_the_denoising_prior_of_two_sensors(
     members = [sensor(gaussian, key, spread) for key, spread in (("a", first), ("b", other))]
     found = denoising_weights(compose(members), episodes, count=40_000)
     assert found[0] == pytest.approx(weight, abs=0.03)
+
+
+def test_members_are_weighed_where_all_have_a_say(gaussian: Callable) -> None:
+    """The first is wrong by 1, the second right: how much longer the first one's chunk is must not matter."""
+    rows = np.random.default_rng(0).normal(size=(400, 1)).astype(np.float32)
+    spec = Spec(observation={"state": Field(shape=(1,))}, action=Field(shape=(1,)), control_hz=10)
+    episodes = Episodes(spec=spec, observation={"state": rows}, action=rows, ends=np.array([400]))
+    for horizon in (2, 8):
+        pair = [gaussian(1.0, 1.0, horizon=horizon), gaussian(0.0, 1.0, horizon=2)]
+        assert denoising_weights(compose(pair), episodes)[1] > 0.9
+    with pytest.raises(ConfigError, match="1 members have weight 0 and are never asked"):
+        denoising_weights(compose(pair, [1.0, 0.0]), episodes)
 
 
 def sensor(gaussian: Callable, key: str, spread: float) -> Any:

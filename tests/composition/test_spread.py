@@ -61,7 +61,7 @@ def test_candidates_without_a_value_do_not_count() -> None:
     values = torch.tensor([[1.0, -torch.inf, 3.0], [-torch.inf] * 3])
     meter.add(torch.zeros(2, 3, 1, 2), values, torch.tensor([2, 0]))
     found = meter.spread(ACTION)
-    assert found.value_apart == pytest.approx(0.5)  # 1 in one decision, nothing in the other
+    assert found.value_apart == pytest.approx(0.5**0.5)  # sqrt 2 in one decision, nothing in the other
     assert found.gain == pytest.approx(0.5)
     assert found.changed == 0.5
 

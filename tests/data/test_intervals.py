@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sensorimotor.data.errors import DataError
-from sensorimotor.data.intervals import Interval, mean_interval, wilson
+from sensorimotor.data.intervals import Interval, mean_interval, paired_interval, wilson
 
 
 def test_wilson_matches_a_worked_example() -> None:
@@ -63,3 +63,27 @@ def test_impossible_counts_are_refused(bad: tuple[int, int]) -> None:
 def test_impossible_values_are_refused(bad: list[float]) -> None:
     with pytest.raises(DataError, match="finite"):
         mean_interval(bad)
+
+
+def test_paired_proportions_match_the_published_example() -> None:
+    # Newcombe 1998: 20 both, 12 and 2 one alone, 16 neither: 0.2 [0.0562, 0.3292]
+    ours = [1.0] * 32 + [0.0] * 18
+    theirs = [1.0] * 20 + [0.0] * 12 + [1.0] * 2 + [0.0] * 16
+    found = paired_interval(ours, theirs)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0562, 0.3292), abs=5e-5)
+    other = paired_interval(theirs, ours)
+    assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_pairs_that_never_differed_may_yet() -> None:
+    found = paired_interval([1.0] * 5, [1.0] * 5)
+    assert found.value == 0.0
+    assert found.low < -0.3
+    assert found.high > 0.3
+
+
+def test_scores_in_pairs_are_compared_by_their_differences() -> None:
+    ours, theirs = [0.5, 0.7, 0.2], [0.4, 0.4, 0.1]
+    assert paired_interval(ours, theirs) == mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])
+    with pytest.raises(DataError, match=r"as many values on both sides, got \(3,\) and \(2,\)"):
+        paired_interval(ours, theirs[:2])

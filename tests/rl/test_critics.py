@@ -34,9 +34,11 @@ from sensorimotor.rl.offline import EDGE, OfflineCritic
 from sensorimotor.rl.presets import CRITICS
 from sensorimotor.training.checkpoint import MODEL, save_checkpoint, save_weights
 from sensorimotor.training.config import TrainingConfig
+from sensorimotor.training.held_out import held_out_loss
 from sensorimotor.training.loop import train
 from sensorimotor.training.metrics import read_metrics
 from sensorimotor.training.progress import NoProgress
+from sensorimotor.training.workers import Workers
 
 SMALL: dict[str, Any] = {"hidden": (16, 16), "octaves": 1}
 KINDS = [CalQLConfig(**SMALL), IQLConfig(**SMALL)]
@@ -126,6 +128,15 @@ def test_every_critic_learns_from_its_loss(critic_and_data: tuple[OfflineCritic,
     trained = {name for name, p in critic.named_parameters() if p.requires_grad}
     assert {name for name, p in critic.named_parameters() if p.grad is not None} == trained
     assert not any(name.startswith("target.") for name in trained)
+
+
+def test_held_out_data_judges_values_by_returns(critic_and_data: tuple[OfflineCritic, Episodes]) -> None:
+    critic, episodes = critic_and_data
+    source = make_transitions(critic, episodes)
+    batch = source.batch(np.arange(len(source)))
+    values = critic.value(batch.observation, batch.action[:, None])[:, 0]
+    found = held_out_loss(critic, source, Workers(torch.device("cpu")), limit=10_000, size=10_000, seed=0)
+    assert found == pytest.approx((values - batch.returns).square().mean().item(), rel=1e-5)
 
 
 def published_limits(q: Callable[[torch.Tensor], torch.Tensor]) -> OfflineCritic:

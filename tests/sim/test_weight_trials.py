@@ -1,6 +1,7 @@
 """Episodes for weight searches: the right policy on the right starts."""
 
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +39,24 @@ def test_values_are_those_of_an_evaluation(members: dict) -> None:
     with closing(PushTWorlds(PushTConfig(max_steps=20), worlds=3)) as task:
         trials = Trials(play(members, task, sampler=SAMPLER, value="score"))
         for weights in ((0.3, 0.7), (1.0, 0.0)):
-            own = evaluate(compose(members, weights, sampler=SAMPLER), task, episodes=3, first_seed=200_000)
+            own = evaluate(
+                compose(members, weights, sampler=SAMPLER), task, episodes=3, first_seed=200_000, seed=200_000
+            )
             np.testing.assert_array_equal(trials.values(weights, range(200_000, 200_003)), own.reward)
+
+
+def test_other_starts_draw_other_noise(members: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def noted(*args: Any, **options: Any) -> Any:
+        told.append(options["seed"])
+        return evaluate(*args, **options)
+
+    monkeypatch.setattr("sensorimotor.sim.weight_trials.evaluate", noted)
+    with closing(PushTWorlds(PushTConfig(max_steps=2), worlds=2)) as task:
+        roll_out = play(members, task, sampler=SAMPLER)
+        roll_out((0.5, 0.5), [200_000, 200_001, 100_000])
+    assert told == [200_000, 100_000]
 
 
 def test_an_unknown_value_is_refused(members: dict) -> None:
