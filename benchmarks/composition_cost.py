@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from record import record
+from torch.func import functional_call, stack_module_state
 
 from sensorimotor.composition.composed import ComposedPolicy, compose
 from sensorimotor.composition.reranked import rerank
@@ -226,6 +227,33 @@ def threads(rounds: int) -> dict[str, Any]:
     return result
 
 
+def mapped(rounds: int) -> dict[str, Any]:
+    """The networks of two U-Nets under vmap over their stacked weights, against one after the other: why they are not stacked."""
+    nets: list[Any] = [make("flow", {}, seed=seed).trunk for seed in range(2)]
+    x, step = torch.randn(1, CHUNK.horizon, 2), torch.tensor([500.0])
+    seen = torch.randn(2, 1, CHUNK.observation_steps, sum(OBSERVED.values()))
+    weights, base = stack_module_state(nets), nets[0]
+    together = torch.vmap(lambda p, b, c: functional_call(base, (p, b), (x, step, c)))
+
+    @torch.no_grad()
+    def at_once() -> None:
+        together(*weights, seen)
+
+    @torch.no_grad()
+    def one_by_one() -> None:
+        for net, condition in zip(nets, seen, strict=True):
+            net(x, step, condition)
+
+    times = take_turns({"vmap": at_once, "turn": one_by_one}, 5 * rounds)
+    return {
+        "2 x small U-Net, one call": {
+            "ms": times["vmap"],
+            "ratio": times["vmap"] / times["turn"],
+            "vmap": True,
+        }
+    }
+
+
 def rows(found: Mapping[str, Mapping[str, Any]], against: str) -> list[list[str]]:
     """Table cells of one part."""
     return [
@@ -240,6 +268,8 @@ def remark(each: Mapping[str, Any]) -> str:
         return f"{np.median(each['turn']):.2f} of asking them in turn"
     if "apart" in each:
         return f"one by one {np.median(each['apart']):.2f}"
+    if "vmap" in each:
+        return "torch.vmap over stacked weights"
     if "threads" in each:
         return "two threads, time on the wall"
     if each["k"] == 1:
@@ -260,6 +290,7 @@ def main() -> None:
         "alike": alike(options.rounds),
         "many": many(max(3, options.rounds // 3)),
         "threads": threads(options.rounds),
+        "mapped": mapped(options.rounds),
     }
     large, middling = (
         max(
@@ -279,6 +310,7 @@ def main() -> None:
             *rows(parts["alike"], "of the sum"),
             *rows(parts["many"], "of one chunk"),
             *rows(parts["threads"], "of one thread"),
+            *rows(parts["mapped"], "of one by one"),
         ],
         headline=f"{large:.2f} of the members' sum with the published U-Net among them, {middling:.2f} without; "
         f"two tiny members asked in one go {tiny:.2f}",
@@ -293,7 +325,7 @@ def main() -> None:
         ],
         data={
             part: {
-                label: {k: v.round(3).tolist() for k, v in each.items() if k not in ("k", "threads")}
+                label: {k: v.round(3).tolist() for k, v in each.items() if k not in ("k", "threads", "vmap")}
                 for label, each in found.items()
             }
             for part, found in parts.items()

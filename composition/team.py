@@ -1,8 +1,8 @@
 """Members asked in one go: networks of one shape and different weights, as one forward pass over stacked weights.
 
-Only residual MLPs are stacked. At batch 1 two of width 64 then take 0.35 of their time one by one, two of width 512 0.6
-to 0.8 of it, and no number of rows makes it a loss. Others are left alone: vmap over the weights of two U-Nets took 1.1
-to 1.6 times as long as one by one on a CPU, and it cannot follow torch's transformer layers.
+Only residual MLPs are stacked: at few rows they cost their calls more than their arithmetic, the narrow ones most
+(benchmarks/composition_cost.py). Others are asked one by one: a convolution over stacked weights is no faster than two
+convolutions, and vmap cannot follow torch's transformer layers.
 """
 
 import copy
