@@ -3,8 +3,8 @@
 Two data sets: the human demonstrations, all of which count as successes; and a mixed one, recorded from the flow policy that
 was trained on them with more or less noise on its actions, where it is known which episodes succeeded. On each, a policy
 (flow) and a critic (Cal-QL on chunks) are trained for their own processor time. The critic then picks among K candidates
-at temperature beta; with the human data also among those of a composition. What critics score and how long they train was
-settled on seeds 200000 and up; reported are seeds 100000 and up.
+at temperature beta; with the human data also among those of a composition. Critics score the eight actions that are carried
+out, and train at the rates of their preset. Reported are seeds 100000 and up.
 
 Usage: python benchmarks/push_t_values.py [--data pusht_lowdim.npz] [--only human mixed]
 
@@ -13,7 +13,7 @@ What an earlier call has recorded, trained or played is not done again.
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from fitting import kept
 from push_t_budget import FAMILIES, fit_for, run_of
 from push_t_human import RECORDINGS, summary
 from record import record
-from weighing import scores, success
+from weighing import points, scores, solved, success
 
 from sensorimotor.composition.composed import compose
-from sensorimotor.composition.reranked import rerank
+from sensorimotor.composition.reranked import RerankedPolicy, rerank
 from sensorimotor.data.episodes import Episodes
 from sensorimotor.data.formats.robomimic import read_robomimic, write_robomimic
+from sensorimotor.data.intervals import Interval, paired_interval
 from sensorimotor.policies.execution import RecedingHorizon
 from sensorimotor.policies.factory import load
 from sensorimotor.policies.policy import GenerativePolicy, Policy
@@ -121,22 +122,39 @@ def rows_of(
     """Success and score of every row about one data set: each way to draw, alone and with every pick."""
 
     def played(label: str, make: Callable[[], Policy]) -> dict[str, Any]:
-        file = run / f"{label}, {options.first} and {options.episodes - 1} more.json"
-        return kept(
-            file,
-            lambda: summary(evaluate(make(), task, episodes=options.episodes, first_seed=options.first)),
-        )
+        def play() -> dict[str, Any]:
+            policy = make()
+            found = summary(evaluate(policy, task, episodes=options.episodes, first_seed=options.first))
+            return found | ({"spread": asdict(policy.spread())} if isinstance(policy, RerankedPolicy) else {})
+
+        return kept(run / f"{label}, {options.first} and {options.episodes - 1} more.json", play)
 
     found = {}
     for way, policy in ways.items():
         head = f"{data}, {way}"
-        found[f"{head}, K 1"] = played(f"{head}, K 1", lambda p=policy: p)
+        found[f"{head}, K 1"] = alone = played(f"{head}, K 1", lambda p=policy: p)
         for k, beta in PICKS[:1] if way == COMPOSED else PICKS:
             label = f"{head}, K {k}, beta {beta:g}"
             found[label] = played(
                 label, lambda p=policy, k=k, b=beta: rerank(p, critic, samples=k, temperature=b)
             )
+            found[label]["gain"] = asdict(paired_interval(solved(found[label]), solved(alone)))
     return found
+
+
+def row(label: str, found: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    if "spread" not in found:
+        return [label, success(found), "", "", "", scores(found)]
+    apart = found["spread"]
+    return [
+        label,
+        success(found),
+        points(Interval(**found["gain"])),
+        f"{100 * apart['value_share']:.0f} %",
+        f"{apart['gain']:.2f}",
+        scores(found),
+    ]
 
 
 def main() -> None:
@@ -189,15 +207,22 @@ def main() -> None:
             )
         found |= rows_of(name, ways, critic, task, options, critic_run)
     for label, values in found.items():
-        print(label, success(values), scores(values), f"{values['latency_ms']:.1f} ms")
+        print(*row(label, values), f"{values['latency_ms']:.1f} ms", sep="  ")
     if options.only or options.first != 100_000:
         return
-    solved = 0 if mixed.success is None else int(mixed.success.sum())
+    succeeded = 0 if mixed.success is None else int(mixed.success.sum())
     record(
         "push_t_values",
         title="PushT: a critic picks among a policy's candidates (V-GPS)",
-        columns=["data, sampler, candidates", "success [95 %]", "score [95 %]"],
-        rows=[[label, success(values), scores(values)] for label, values in found.items()],
+        columns=[
+            "data, sampler, candidates",
+            "success [95 %]",
+            "gain over K 1, points [95 %]",
+            "values of candidates apart",
+            "hoped gain in value",
+            "score [95 %]",
+        ],
+        rows=[row(label, values) for label, values in found.items()],
         headline=headline(found),
         notes=[
             f"Seeds 100000 to {100_000 + options.episodes - 1}, 300 steps, 8 of 16 actions executed; flow, Euler in 2 steps. "
@@ -205,8 +230,10 @@ def main() -> None:
             f"Cal-QL on {options.horizon} actions at a time, {options.critic_steps:,} updates; one training seed, intervals are "
             "over episodes only.",
             f"Mixed: {options.recorded} episodes of the flow policy with noise of {', '.join(f'{n:g}' for n in NOISES)} px on its "
-            f"actions, of which {solved} succeeded.",
+            f"actions, of which {succeeded} succeeded.",
             "K 1 is the policy alone. beta 0 takes the best candidate, larger ones choose more evenly.",
+            "Values apart: how much they differ among the candidates of one decision, as a share of how they vary at all. "
+            "Hoped gain: the best candidate's value less the mean one's; values lie in [-100, 0].",
         ],
         data=found,
     )

@@ -18,7 +18,7 @@ from sensorimotor.composition.seeds import Seeds
 from sensorimotor.composition.selection import SelectionReport, report_selection
 from sensorimotor.composition.trials import Trials, Weights
 from sensorimotor.data.episodes import Episodes
-from sensorimotor.data.intervals import mean_interval, wilson
+from sensorimotor.data.intervals import Interval, mean_interval, wilson
 from sensorimotor.policies.policy import Policy
 from sensorimotor.policies.sampling import SamplerConfig
 from sensorimotor.sim.evaluation import evaluate
@@ -61,8 +61,7 @@ class Study:
         """Successes, for the searches."""
 
         def play(weights: Weights, seeds: Sequence[int]) -> Array:
-            found = self.played(weights, range(seeds[0], seeds[-1] + 1))["solved"]
-            return np.array([char == "1" for char in found], dtype=float)
+            return solved(self.played(weights, range(seeds[0], seeds[-1] + 1)))
 
         return Trials(play)
 
@@ -92,7 +91,7 @@ def row(study: Study, report: SelectionReport, prior: Weights, sampler: str) -> 
         written(prior),
         written(report.choice.weights),
         report.chosen_value.percent(),
-        _points(report.gain),
+        points(report.gain),
         f"{100 * report.optimism:.1f}",
         f"{agreement(study):+.2f}",
         scores(study.played(report.choice.weights, study.seeds.telling())),
@@ -136,7 +135,7 @@ AGREEMENT = (
 
 def agreement(study: Study) -> float:
     """Mean correlation of success between parents on reporting seeds."""
-    alone = [_solved(study, i) for i in range(len(study.members))]
+    alone = [solved(_played_alone(study, i)) for i in range(len(study.members))]
     table = np.asarray(np.corrcoef(alone))
     return float(table[np.triu_indices(len(alone), 1)].mean())
 
@@ -165,18 +164,19 @@ def success(found: Mapping[str, Any]) -> str:
     return wilson(found["solved"].count("1"), len(found["solved"])).percent()
 
 
+def solved(found: Mapping[str, Any]) -> Array:
+    """1 or 0 for every episode."""
+    return np.array([char == "1" for char in found["solved"]], dtype=float)
+
+
+def points(gain: Interval) -> str:
+    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+
+
 def _alone(study: Study, member: int) -> str:
     return success(_played_alone(study, member))
-
-
-def _solved(study: Study, member: int) -> Array:
-    return np.array([char == "1" for char in _played_alone(study, member)["solved"]], dtype=float)
 
 
 def _played_alone(study: Study, member: int) -> dict[str, Any]:
     weights = tuple(float(i == member) for i in range(len(study.members)))
     return study.played(weights, study.seeds.telling())
-
-
-def _points(gain: Any) -> str:
-    return f"{100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
