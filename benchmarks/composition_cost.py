@@ -1,8 +1,8 @@
 """What composing costs: a composition against its members alone, members asked in one go, and a choice among K candidates.
 
 Everything is timed in turns in one process, on one thread, in processor time, which other programs on the machine disturb
-least (but two threads in time on the wall); ratios are of calls made in the same round. All members draw by the same ten DDIM steps. Networks have fresh
-weights: none are needed to time them.
+least (but two threads in time on the wall); ratios are of calls made in the same round. All members draw by the same ten
+DDIM steps. Networks have fresh weights: none are needed to time them.
 
 Usage: python benchmarks/composition_cost.py [--rounds 20]
 """
@@ -27,6 +27,7 @@ from sensorimotor.data.spec import Field, Spec
 from sensorimotor.policies.chunk import ChunkConfig
 from sensorimotor.policies.factory import build_policy
 from sensorimotor.policies.mlp import MLPConfig
+from sensorimotor.policies.policy import Policy
 from sensorimotor.policies.presets import preset
 from sensorimotor.policies.sampling import DDIM
 from sensorimotor.policies.unet import UNetConfig
@@ -198,17 +199,32 @@ def many(rounds: int) -> dict[str, Any]:
     for label, which in MANY.items():
         policy = compose([make(*which)], sampler=SAMPLER)
         choices = {k: rerank(policy, critic, samples=k) for k in CANDIDATES}
-        contenders = {str(k): partial(choice.sample, observation) for k, choice in choices.items()}
+        shorter = {k: rerank(policy, critic, samples=k) for k in CANDIDATES[1:]}
+        contenders: dict[str, Call] = {
+            str(k): partial(choice.sample, observation) for k, choice in choices.items()
+        }
+        contenders |= {f"{k}, bfloat16": _in_bfloat16(choice, observation) for k, choice in shorter.items()}
         times = take_turns(contenders, rounds)
-        for k, choice in choices.items():
+        for k, name, choice in [
+            *((k, str(k), choice) for k, choice in choices.items()),
+            *((k, f"{k}, bfloat16", choice) for k, choice in shorter.items()),
+        ]:
             seconds = {who: entry.seconds for (who, _), entry in choice.ledger.entries.items()}
-            result[f"{label}, K = {k}"] = {
-                "ms": times[str(k)],
-                "ratio": times[str(k)] / times["1"],
+            result[f"{label}, K = {name}"] = {
+                "ms": times[name],
+                "ratio": times[name] / times["1"],
                 "critic": np.array([seconds.get("critic", 0.0) / sum(seconds.values())]),
                 "k": k,
             }
     return result
+
+
+def _in_bfloat16(policy: Policy, observation: Mapping[str, torch.Tensor]) -> Call:
+    def draw() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            policy.sample(observation)
+
+    return draw
 
 
 def threads(rounds: int) -> dict[str, Any]:
@@ -321,7 +337,7 @@ def main() -> None:
             "asking them in turn: the same answers and nothing made of them. A member alone keeps its weights in the "
             "processor's caches for ten steps, members in turn push each other out",
             "V-GPS's ratios are of another policy on a GPU; K candidates are K times the arithmetic, which one core has no "
-            "room for",
+            "room for; bfloat16 is torch.autocast around the call, against one chunk without it",
         ],
         data={
             part: {

@@ -162,8 +162,10 @@ class OfflineCritic(Critic):
             raise SpecError(
                 f"actions have shape {tuple(actions.shape)}; allowed is ({rows}, candidates, {wanted[0]}, {wanted[1]})"
             )
-        features = self.target.encoder(observation, self.normalizer)
-        return self.target.heads(features, self.normalize_action(actions, observation)).amin(dim=0)
+        # In bfloat16 the nearest two values around -30 are an eighth apart: candidates would tie.
+        with torch.autocast(self.device.type, enabled=False):
+            features = self.target.encoder(observation, self.normalizer)
+            return self.target.heads(features, self.normalize_action(actions, observation)).amin(dim=0)
 
     @torch.no_grad()
     def propose(

@@ -88,6 +88,16 @@ def test_many_candidates_are_valued_as_one_by_one(critic_and_data: tuple[Offline
     torch.testing.assert_close(together, alone)
 
 
+def test_values_keep_full_precision_beside_a_policy_in_bfloat16(
+    critic_and_data: tuple[OfflineCritic, Episodes],
+) -> None:
+    critic, episodes = critic_and_data
+    observation, actions = seen(episodes, critic), candidates(critic, 3, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        within = critic.value(observation, actions)
+    assert torch.equal(within, critic.value(observation, actions))
+
+
 def test_values_can_be_followed_to_better_actions(critic_and_data: tuple[OfflineCritic, Episodes]) -> None:
     critic, episodes = critic_and_data
     source = make_transitions(critic, episodes)
