@@ -198,7 +198,7 @@ def curve(name: str, options: argparse.Namespace) -> tuple[list[list[str]], dict
         [
             label,
             "learned",
-            *(mean_interval(learned[w]).decimal() for w in WEIGHTS),
+            *(share(learned[w]) for w in WEIGHTS),
             ", ".join(f"{w:.1f}" for w in best),
             ", ".join(f"{w:.2f}" for w in prior),
         ],
@@ -267,6 +267,11 @@ def disagreement(options: argparse.Namespace) -> dict[str, dict[str, list[float]
     return found
 
 
+def share(values: Sequence[float]) -> str:
+    """Mean share over trainings, with its interval."""
+    return mean_interval(values, within=(0.0, 1.0)).decimal()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -285,10 +290,10 @@ def main() -> None:
         told = ", ".join(f"{who} {np.mean(values):.3f}" for who, values in regressors.items())
         rows.append([name, f"regressors: {told}", *empty, "", ""])
     for what, values in data["references"].items():
-        told = f"{values[0]:.3f}" if len(values) == 1 else mean_interval(values).decimal()
+        told = f"{values[0]:.3f}" if len(values) == 1 else share(values)
         rows.append(["equal sensors", f"{what}: {told}", *empty, "", ""])
     for what, shares in data["disagreement"].items():
-        told = f"{mean_interval(shares['right']).decimal()} right, {np.mean(shares['near a mode']):.3f} near a mode"
+        told = f"{share(shares['right'])} right, {np.mean(shares['near a mode']):.3f} near a mode"
         rows.append(["N(-2, 0.25) and N(2, 0.25)", f"{what}: {told}", *empty, "", ""])
     record(
         "two_sensors",
