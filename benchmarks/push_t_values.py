@@ -144,17 +144,13 @@ def rows_of(
 
 def row(label: str, found: dict[str, Any]) -> list[str]:
     """One line of the table."""
+    data, way, k, *beta = label.split(", ")
+    cells = [data, way, k.removeprefix("K "), "".join(beta).removeprefix("beta "), success(found)]
     if "spread" not in found:
-        return [label, success(found), "", "", "", scores(found)]
+        return [*cells, "", "", "", scores(found)]
     apart = found["spread"]
-    return [
-        label,
-        success(found),
-        points(Interval(**found["gain"])),
-        f"{100 * apart['value_share']:.0f} %",
-        f"{apart['gain']:.2f}",
-        scores(found),
-    ]
+    gain = points(Interval(**found["gain"]))
+    return [*cells, gain, f"{100 * apart['value_share']:.0f} %", f"{apart['gain']:.2f}", scores(found)]
 
 
 def main() -> None:
@@ -215,11 +211,14 @@ def main() -> None:
         "push_t_values",
         title="PushT: a critic picks among a policy's candidates (V-GPS)",
         columns=[
-            "data, sampler, candidates",
+            "data",
+            "sampler",
+            "K",
+            "beta",
             "success [95 %]",
-            "gain over K 1, points [95 %]",
-            "values of candidates apart",
-            "hoped gain in value",
+            "gain over K = 1, points",
+            "values apart",
+            "hoped gain",
             "score [95 %]",
         ],
         rows=[row(label, values) for label, values in found.items()],
@@ -231,9 +230,10 @@ def main() -> None:
             "over episodes only.",
             f"Mixed: {options.recorded} episodes of the flow policy with noise of {', '.join(f'{n:g}' for n in NOISES)} px on its "
             f"actions, of which {succeeded} succeeded.",
-            "K 1 is the policy alone. beta 0 takes the best candidate, larger ones choose more evenly.",
+            "K = 1 is the policy alone. beta 0 takes the best candidate, larger ones choose more evenly.",
             "Values apart: how much they differ among the candidates of one decision, as a share of how they vary at all. "
             "Hoped gain: the best candidate's value less the mean one's; values lie in [-100, 0].",
+            "Each interval is for itself: of so many comparisons one or two leave 0 outside by chance.",
         ],
         data=found,
     )
